@@ -1,0 +1,119 @@
+//! Small values that every part of the crate speaks: positions, starting points, and the numbers that must not be mixed
+//! up inside it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::{Error, Result};
+
+/// Where a record stands: its partition, and its offset in that partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct Position {
+    /// Number of the partition, from 0.
+    pub partition: u32,
+    /// Offset of the record in the partition, from 0, never given twice.
+    pub offset: u64,
+}
+
+/// Where to begin reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// The first record that is kept.
+    Earliest,
+    /// Behind the last record: only what is appended from now on.
+    Latest,
+    /// This offset, which must be in `start..=end` of the partition.
+    Offset(u64),
+    /// The first record with a timestamp at or after this time; the end when there is none.
+    Time(SystemTime),
+}
+
+/// Where to put a group's placemarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetTo {
+    /// The first record that is kept.
+    Earliest,
+    /// The end.
+    Latest,
+    /// This offset, clamped to what exists.
+    Offset(u64),
+    /// The first record at or after this time; the end when there is none.
+    Time(SystemTime),
+    /// So many offsets forward, or back when negative, clamped to what exists.
+    ShiftBy(i64),
+}
+
+/// A log's number, never used again within a store. 0 is the side log, 1 the journal of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LogId(pub(crate) u32);
+
+impl LogId {
+    pub(crate) const SIDE_LOG: Self = Self(0);
+    pub(crate) const JOURNAL: Self = Self(1);
+    pub(crate) const FIRST_USER: Self = Self(16);
+}
+
+/// A group's number, never used again within a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct GroupId(pub(crate) u32);
+
+/// A byte position in a segment file. Frames begin at multiples of eight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Pos(pub(crate) u32);
+
+impl Pos {
+    /// As an index into the bytes of a file; never truncates, since 16-bit targets are refused.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The next multiple of eight.
+    pub(crate) const fn aligned(self) -> Self {
+        Self(self.0.next_multiple_of(8))
+    }
+}
+
+/// Milliseconds since 1970, as frames store them (48 bits: past the year 10000).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Millis(pub(crate) u64);
+
+impl Millis {
+    /// The largest that the format holds.
+    pub(crate) const MAX: Self = Self((1 << 48) - 1);
+
+    /// The time as milliseconds; times before 1970 or past what a frame holds are refused.
+    pub(crate) fn from_time(time: SystemTime) -> Result<Self> {
+        time.duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| u64::try_from(since.as_millis()).ok())
+            .map(Self)
+            .filter(|millis| *millis <= Self::MAX)
+            .ok_or_else(|| Error::option("timestamp", "must be between 1970 and 10889"))
+    }
+
+    /// The same for a search: times that no record can have are clamped. A part of a millisecond counts as a whole
+    /// one, so that a record found is never before the time asked for.
+    pub(crate) fn searched(time: SystemTime) -> Self {
+        let Ok(since) = time.duration_since(UNIX_EPOCH) else { return Self(0) };
+        let millis = since.as_nanos().div_ceil(1_000_000);
+        Self(u64::try_from(millis).map_or(Self::MAX.0 + 1, |millis| millis.min(Self::MAX.0 + 1)))
+    }
+
+    pub(crate) fn to_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.min(Self::MAX.0))
+    }
+}
+
+/// Checks the name of a log, group or producer: it becomes a file name, and must not reach outside the store.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let reason = if name.is_empty() || name.len() > 249 {
+        "names have 1 to 249 characters"
+    } else if name == "." || name == ".." {
+        "it stands for a directory"
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        "only A-Z, a-z, 0-9, '.', '_' and '-' are allowed"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidName { name: name.chars().take(300).collect(), reason })
+}
