@@ -1,15 +1,10 @@
 //! All or nothing, across logs, partitions and placemarks.
 
-mod encode;
-mod journal;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use encode::Gathered;
-pub(crate) use journal::{Journal, SEGMENT_BYTES, Work};
-
 use crate::format::record_len;
+use crate::journal::{Gathered, Work};
 use crate::partition::PartitionCore;
 use crate::placemarks::PlacemarkKey;
 use crate::record::Record;
