@@ -1,0 +1,86 @@
+//! A record of the journal: a transaction that is decided.
+
+use crate::format::fields::{Fields, put_varint};
+use crate::types::{GroupId, LogId, Millis};
+
+/// What a transaction does, all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Decision {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) placemarks: Vec<DecidedPlacemark>,
+}
+
+/// One frame of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) log: LogId,
+    pub(crate) partition: u32,
+    /// Offset of its first record.
+    pub(crate) base: u64,
+    pub(crate) timestamp: Millis,
+    pub(crate) count: u32,
+    /// Records as they stand in the frame.
+    pub(crate) records: Vec<u8>,
+}
+
+/// One placemark that moves with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecidedPlacemark {
+    pub(crate) group: GroupId,
+    pub(crate) log: LogId,
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    /// Larger than that of every earlier placemark of the same key.
+    pub(crate) version: u64,
+}
+
+impl Decision {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let bytes: usize = self.parts.iter().map(|part| part.records.len() + 40).sum();
+        let mut out = Vec::with_capacity(bytes + self.placemarks.len() * 40 + 20);
+        put_varint(&mut out, self.parts.len() as u64);
+        for part in &self.parts {
+            put_varint(&mut out, u64::from(part.log.0));
+            put_varint(&mut out, u64::from(part.partition));
+            put_varint(&mut out, part.base);
+            put_varint(&mut out, part.timestamp.0);
+            put_varint(&mut out, u64::from(part.count));
+            put_varint(&mut out, part.records.len() as u64);
+            out.extend_from_slice(&part.records);
+        }
+        put_varint(&mut out, self.placemarks.len() as u64);
+        for placemark in &self.placemarks {
+            put_varint(&mut out, u64::from(placemark.group.0));
+            put_varint(&mut out, u64::from(placemark.log.0));
+            put_varint(&mut out, u64::from(placemark.partition));
+            put_varint(&mut out, placemark.offset);
+            put_varint(&mut out, placemark.version);
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(bytes);
+        let mut decision = Self::default();
+        for _ in 0..fields.varint()? {
+            let log = LogId(fields.varint32()?);
+            let partition = fields.varint32()?;
+            let base = fields.varint()?;
+            let timestamp = Millis(fields.varint()?);
+            let count = fields.varint32()?;
+            let len = usize::try_from(fields.varint()?).ok()?;
+            let records = fields.take(len)?.to_vec();
+            decision.parts.push(Part { log, partition, base, timestamp, count, records });
+        }
+        for _ in 0..fields.varint()? {
+            decision.placemarks.push(DecidedPlacemark {
+                group: GroupId(fields.varint32()?),
+                log: LogId(fields.varint32()?),
+                partition: fields.varint32()?,
+                offset: fields.varint()?,
+                version: fields.varint()?,
+            });
+        }
+        fields.is_empty().then_some(decision)
+    }
+}

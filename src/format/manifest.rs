@@ -1,0 +1,150 @@
+//! The manifest of a partition: what tells a hole from a legal gap.
+
+use crate::format::fields::{Fields, unwrap, wrap};
+use crate::format::{DecodeError, Ident};
+use crate::types::{CacheIdentity, LogId, Millis, Pos};
+
+const MAGIC: [u8; 8] = *b"PLMKMAN1";
+
+/// What a partition consists of, and how it was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) ident: Ident,
+    /// Segments that are durable whole, oldest first.
+    pub(crate) sealed: Vec<SealedSegment>,
+    /// Base of the first segment that is not sealed; later ones are found by their names.
+    pub(crate) active: u64,
+    /// When that one was made.
+    pub(crate) active_created: Millis,
+    pub(crate) recovery: RecoveryPoint,
+    /// Offsets from here on were not given out; `None` where no record was readable before it was durable.
+    pub(crate) ceiling: Option<u64>,
+    pub(crate) state: State,
+}
+
+/// A segment to which nothing is appended any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SealedSegment {
+    pub(crate) base: u64,
+    /// The offset that follows its last record.
+    pub(crate) end: u64,
+    /// Where its last frame ends. The file may be longer, until it has been trimmed.
+    pub(crate) len: u32,
+    pub(crate) records: u64,
+    pub(crate) newest: Millis,
+    pub(crate) created: Millis,
+    /// How often it was rewritten by compaction.
+    pub(crate) generation: u32,
+}
+
+/// Everything before it is durable, and is not read when the partition is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecoveryPoint {
+    /// Base of the segment it is in: the active one.
+    pub(crate) segment: u64,
+    pub(crate) pos: Pos,
+    /// The offset expected there.
+    pub(crate) next: u64,
+    /// Records of the segment before it.
+    pub(crate) records: u64,
+    /// Their newest time.
+    pub(crate) newest: Millis,
+}
+
+/// How a partition was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Closed, or not written to since: nothing is behind the recovery point.
+    Clean,
+    /// Being written to, by a process that saw this page cache.
+    Open(CacheIdentity),
+}
+
+impl Manifest {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(160 + self.sealed.len() * 48);
+        let mut put = |bytes: &[u8]| body.extend_from_slice(bytes);
+        put(&self.ident.store.to_le_bytes());
+        put(&self.ident.log.0.to_le_bytes());
+        put(&self.ident.partition.to_le_bytes());
+        put(&self.active.to_le_bytes());
+        put(&self.active_created.0.to_le_bytes());
+        put(&self.recovery.segment.to_le_bytes());
+        put(&self.recovery.pos.0.to_le_bytes());
+        put(&self.recovery.next.to_le_bytes());
+        put(&self.recovery.records.to_le_bytes());
+        put(&self.recovery.newest.0.to_le_bytes());
+        put(&self.ceiling.unwrap_or(u64::MAX).to_le_bytes());
+        let (open, identity) = match self.state {
+            State::Clean => (0, CacheIdentity::default()),
+            State::Open(identity) => (1, identity),
+        };
+        put(&[open]);
+        put(&identity.boot);
+        put(&identity.mount.to_le_bytes());
+        for segment in &self.sealed {
+            put(&segment.base.to_le_bytes());
+            put(&segment.end.to_le_bytes());
+            put(&segment.len.to_le_bytes());
+            put(&segment.records.to_le_bytes());
+            put(&segment.newest.0.to_le_bytes());
+            put(&segment.created.0.to_le_bytes());
+            put(&segment.generation.to_le_bytes());
+        }
+        wrap(MAGIC, &body)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let body = unwrap(MAGIC, bytes)?;
+        Self::fields(Fields::new(body))
+            .filter(Self::is_sound)
+            .ok_or(DecodeError::Damaged { position: 12, reason: "the manifest contradicts itself" })
+    }
+
+    fn fields(mut fields: Fields<'_>) -> Option<Self> {
+        let store = fields.u128()?;
+        let ident = Ident { store, log: LogId(fields.u32()?), partition: fields.u32()? };
+        let active = fields.u64()?;
+        let active_created = Millis(fields.u64()?);
+        let recovery = RecoveryPoint {
+            segment: fields.u64()?,
+            pos: Pos(fields.u32()?),
+            next: fields.u64()?,
+            records: fields.u64()?,
+            newest: Millis(fields.u64()?),
+        };
+        let ceiling = Some(fields.u64()?).filter(|ceiling| *ceiling != u64::MAX);
+        let open = fields.u8()?;
+        let boot = *fields.take(16)?.first_chunk()?;
+        let identity = CacheIdentity { boot, mount: fields.u64()? };
+        let state = match open {
+            0 => State::Clean,
+            1 => State::Open(identity),
+            _ => return None,
+        };
+        let mut sealed = Vec::with_capacity(fields.remaining() / 48);
+        while !fields.is_empty() {
+            sealed.push(SealedSegment {
+                base: fields.u64()?,
+                end: fields.u64()?,
+                len: fields.u32()?,
+                records: fields.u64()?,
+                newest: Millis(fields.u64()?),
+                created: Millis(fields.u64()?),
+                generation: fields.u32()?,
+            });
+        }
+        Some(Self { ident, sealed, active, active_created, recovery, ceiling, state })
+    }
+
+    /// Segments follow one another, and the recovery point is in the active one.
+    fn is_sound(&self) -> bool {
+        let ordered = self.sealed.windows(2).all(|pair| match pair {
+            [a, b] => a.end <= b.base,
+            _ => true,
+        });
+        let whole = self.sealed.iter().all(|segment| segment.base <= segment.end);
+        let last = self.sealed.last().is_none_or(|last| last.end <= self.active);
+        ordered && whole && last && self.recovery.segment == self.active && self.recovery.next >= self.active
+    }
+}

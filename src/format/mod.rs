@@ -1,0 +1,68 @@
+#![doc = include_str!("format.md")]
+
+mod fields;
+mod frame;
+mod index;
+mod journal;
+mod log_file;
+mod manifest;
+mod record;
+mod segment_header;
+mod side;
+mod store_file;
+
+pub(crate) use frame::{
+    FRAME_HEADER, FrameHeader, FrameStamp, MAX_FRAME_RECORDS, ProducerStamp, frame_len, frame_len_of, seal_frame,
+    verify_frame,
+};
+pub(crate) use index::{IndexEntry, decode_index, encode_index};
+pub(crate) use journal::{DecidedPlacemark, Decision, Part};
+pub(crate) use log_file::LogFile;
+pub(crate) use manifest::{Manifest, RecoveryPoint, SealedSegment, State};
+pub(crate) use record::{HeaderIter, RawRecord, decode_record, encode_record, headers, record_len, with_time};
+pub(crate) use segment_header::{HeaderFault, SegmentHeader};
+pub(crate) use side::{SideKey, SideValue};
+pub(crate) use store_file::StoreFile;
+
+use crate::types::{LogId, Pos};
+
+/// Version of everything written by this crate.
+pub(crate) const VERSION: u32 = 1;
+
+/// Whose segment it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ident {
+    pub(crate) store: u128,
+    pub(crate) log: LogId,
+    pub(crate) partition: u32,
+}
+
+/// What the checksum of every frame of a segment begins with, so that a frame copied from elsewhere does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    pub(crate) fn new(ident: &Ident, base: u64) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&ident.store.to_le_bytes());
+        hasher.update(&ident.log.0.to_le_bytes());
+        hasher.update(&ident.partition.to_le_bytes());
+        hasher.update(&base.to_le_bytes());
+        Self(hasher.finalize())
+    }
+
+    /// The start value for a frame at `pos`: a frame moved within its segment does not pass either.
+    #[inline]
+    fn at(self, pos: Pos) -> u32 {
+        self.0 ^ pos.0
+    }
+}
+
+/// Why a small file of ours does not decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// Another version wrote it.
+    Version { found: u32 },
+    /// Its bytes are not what was written.
+    Damaged { position: u64, reason: &'static str },
+}

@@ -1,0 +1,227 @@
+//! A record within a frame.
+
+use std::ops::Range;
+
+use crate::format::fields::Fields;
+use crate::record::Record;
+use crate::types::Millis;
+use crate::{Error, Result};
+
+/// Value length, then offset delta and flags.
+const RECORD_HEADER: usize = 8;
+
+const DELTA: u32 = (1 << 24) - 1;
+const FLAG_KEY: u8 = 1;
+const FLAG_TOMBSTONE: u8 = 2;
+const FLAG_HEADERS: u8 = 4;
+const FLAG_TIME: u8 = 8;
+const KNOWN: u8 = FLAG_KEY | FLAG_TOMBSTONE | FLAG_HEADERS | FLAG_TIME;
+
+/// Lengths of keys and values have 31 bits.
+const MOST: usize = (1 << 31) - 1;
+
+/// A record as it stands in a frame. The ranges count from the frame's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawRecord {
+    /// Its offset less the frame's.
+    pub(crate) delta: u32,
+    pub(crate) tombstone: bool,
+    /// Its time, where it differs from the frame's.
+    pub(crate) timestamp: Option<Millis>,
+    pub(crate) key: Option<Range<u32>>,
+    pub(crate) headers: Option<Range<u32>>,
+    pub(crate) value: Range<u32>,
+    /// Where the next record begins.
+    pub(crate) next: u32,
+}
+
+/// Bytes that a record takes in a frame whose time is its own.
+#[inline]
+pub(crate) fn record_len(record: &Record<'_>) -> Result<usize> {
+    let value = record.value_bytes().map_or(0, <[u8]>::len);
+    let mut len = RECORD_HEADER + value;
+    if let Some(key) = record.key_bytes() {
+        len += 4 + key.len();
+    }
+    if !record.headers.is_empty() {
+        len += 4 + headers_len(record)?;
+    }
+    if len > MOST {
+        return Err(Error::RecordTooLarge { size: len as u64, max: MOST as u64 });
+    }
+    Ok(len)
+}
+
+fn headers_len(record: &Record<'_>) -> Result<usize> {
+    let mut len = 0;
+    for (name, value) in &record.headers {
+        if name.len() > usize::from(u16::MAX) {
+            let reason = format!("has {} bytes: at most {} are allowed", name.len(), u16::MAX);
+            return Err(Error::option("header name", reason));
+        }
+        len += 2 + name.len() + 4 + value.as_slice().len();
+    }
+    Ok(len)
+}
+
+/// Writes a record to the front of `out`, which must have room, and returns how many bytes that took.
+#[inline]
+pub(crate) fn encode_record(record: &Record<'_>, delta: u32, own_time: Option<Millis>, out: &mut [u8]) -> usize {
+    let value = record.value_bytes();
+    let plain = record.key.is_none() && record.headers.is_empty() && own_time.is_none();
+    if let (true, Some(value)) = (plain, value) {
+        let mut out = Out { bytes: out, at: 0 };
+        out.put(&short(value.len()).to_le_bytes());
+        out.put(&(delta & DELTA).to_le_bytes());
+        out.put(value);
+        return out.at;
+    }
+    encode_full(record, delta, own_time, out)
+}
+
+fn encode_full(record: &Record<'_>, delta: u32, own_time: Option<Millis>, out: &mut [u8]) -> usize {
+    let value = record.value_bytes();
+    let key = record.key_bytes();
+    let mut flags = 0;
+    flags |= if key.is_some() { FLAG_KEY } else { 0 };
+    flags |= if value.is_none() { FLAG_TOMBSTONE } else { 0 };
+    flags |= if record.headers.is_empty() { 0 } else { FLAG_HEADERS };
+    flags |= if own_time.is_some() { FLAG_TIME } else { 0 };
+    let value = value.unwrap_or_default();
+    let mut out = Out { bytes: out, at: 0 };
+    out.put(&short(value.len()).to_le_bytes());
+    out.put(&(delta & DELTA | u32::from(flags) << 24).to_le_bytes());
+    if let Some(time) = own_time {
+        out.put(&time.0.to_le_bytes());
+    }
+    if let Some(key) = key {
+        out.put(&short(key.len()).to_le_bytes());
+        out.put(key);
+    }
+    if !record.headers.is_empty() {
+        let lens = record.headers.iter().map(|(name, value)| 2 + name.len() + 4 + value.as_slice().len());
+        out.put(&short(lens.sum()).to_le_bytes());
+        for (name, value) in &record.headers {
+            out.put(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+            out.put(name.as_bytes());
+            out.put(&short(value.as_slice().len()).to_le_bytes());
+            out.put(value.as_slice());
+        }
+    }
+    out.put(value);
+    out.at
+}
+
+/// Lengths were checked by [`record_len`].
+#[inline]
+fn short(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+struct Out<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Out<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(space) = self.bytes.get_mut(self.at..self.at + bytes.len()) {
+            space.copy_from_slice(bytes);
+        }
+        self.at += bytes.len();
+    }
+}
+
+/// The record that begins at `at` of a frame; `None` when no record can.
+#[inline]
+pub(crate) fn decode_record(frame: &[u8], at: usize) -> Option<RawRecord> {
+    let rest = frame.get(at..)?;
+    let head = rest.first_chunk::<RECORD_HEADER>()?;
+    let [l0, l1, l2, l3, d0, d1, d2, flags] = *head;
+    let value = u32::from_le_bytes([l0, l1, l2, l3]);
+    let delta = u32::from_le_bytes([d0, d1, d2, 0]);
+    let begin = u32::try_from(at + RECORD_HEADER).ok()?;
+    if flags != 0 {
+        return decode_full(frame, begin, value, delta, flags);
+    }
+    let next = begin.checked_add(value)?;
+    if next as usize > frame.len() {
+        return None;
+    }
+    let value = begin..next;
+    Some(RawRecord { delta, tombstone: false, timestamp: None, key: None, headers: None, value, next })
+}
+
+fn decode_full(frame: &[u8], begin: u32, value: u32, delta: u32, flags: u8) -> Option<RawRecord> {
+    if flags & !KNOWN != 0 {
+        return None;
+    }
+    let mut fields = Fields::new(frame.get(begin as usize..)?);
+    let here = |fields: &Fields<'_>| u32::try_from(frame.len() - fields.remaining()).ok();
+    let mut timestamp = None;
+    if flags & FLAG_TIME != 0 {
+        timestamp = Some(Millis(fields.u64()?));
+    }
+    let mut stretch = |fields: &mut Fields<'_>| -> Option<Range<u32>> {
+        let len = fields.u32()?;
+        let start = here(fields)?;
+        fields.take(len as usize)?;
+        Some(start..start.checked_add(len)?)
+    };
+    let key = if flags & FLAG_KEY == 0 { None } else { Some(stretch(&mut fields)?) };
+    let headers = if flags & FLAG_HEADERS == 0 { None } else { Some(stretch(&mut fields)?) };
+    if let Some(range) = &headers
+        && !well_formed(frame.get(range.start as usize..range.end as usize)?)
+    {
+        return None;
+    }
+    let start = here(&fields)?;
+    fields.take(value as usize)?;
+    let next = start.checked_add(value)?;
+    let tombstone = flags & FLAG_TOMBSTONE != 0;
+    Some(RawRecord { delta, tombstone, timestamp, key, headers, value: start..next, next })
+}
+
+fn well_formed(bytes: &[u8]) -> bool {
+    let mut headers = headers(bytes);
+    headers.by_ref().for_each(drop);
+    headers.fields.is_empty()
+}
+
+/// The headers in these bytes.
+pub(crate) fn headers(bytes: &[u8]) -> HeaderIter<'_> {
+    HeaderIter { fields: Fields::new(bytes) }
+}
+
+/// Goes through headers; ends early where they are malformed, which decoding a record has ruled out.
+#[derive(Debug, Clone)]
+pub(crate) struct HeaderIter<'a> {
+    fields: Fields<'a>,
+}
+
+impl<'a> Iterator for HeaderIter<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut fields = self.fields;
+        let len = fields.take(2)?.first_chunk().map(|len| u16::from_le_bytes(*len))?;
+        let name = std::str::from_utf8(fields.take(usize::from(len))?).ok()?;
+        let len = fields.u32()?;
+        let value = fields.take(len as usize)?;
+        self.fields = fields;
+        Some((name, value))
+    }
+}
+
+/// Appends `record`, which has no time of its own, with one.
+pub(crate) fn with_time(record: &[u8], time: Millis, out: &mut Vec<u8>) {
+    let Some((head, rest)) = record.split_first_chunk::<RECORD_HEADER>() else { return };
+    let mut head = *head;
+    if let [.., flags] = &mut head {
+        *flags |= FLAG_TIME;
+    }
+    out.extend_from_slice(&head);
+    out.extend_from_slice(&time.0.to_le_bytes());
+    out.extend_from_slice(rest);
+}

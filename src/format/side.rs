@@ -1,0 +1,116 @@
+//! Keys and values of the side log.
+
+use crate::format::fields::{Fields, put_varint};
+use crate::types::{GroupId, LogId};
+
+/// What a record of the side log is about. Kinds that this version does not know are kept, and skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SideKey {
+    /// The next offset that a group will read.
+    Placemark { group: GroupId, log: LogId, partition: u32 },
+    /// Where a group began, fixed when it joined.
+    Start { group: GroupId, log: LogId, partition: u32 },
+    /// A group by its name, on one log.
+    Group { log: LogId, name: String },
+    /// A log by its name.
+    Log { name: String },
+    /// The next number for a log.
+    NextLog,
+    /// The next number for a group.
+    NextGroup,
+}
+
+/// What the side log says about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SideValue {
+    Placemark { offset: u64, version: u64 },
+    /// An offset, a number of a log or group, or a counter.
+    Number(u64),
+}
+
+const PLACEMARK: u8 = 1;
+const START: u8 = 2;
+const GROUP: u8 = 3;
+const LOG: u8 = 4;
+const NEXT_LOG: u8 = 5;
+const NEXT_GROUP: u8 = 6;
+
+impl SideKey {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        let mut place = |kind: u8, group: GroupId, log: LogId, partition: u32| {
+            out.push(kind);
+            put_varint(&mut out, u64::from(group.0));
+            put_varint(&mut out, u64::from(log.0));
+            put_varint(&mut out, u64::from(partition));
+        };
+        match self {
+            Self::Placemark { group, log, partition } => place(PLACEMARK, *group, *log, *partition),
+            Self::Start { group, log, partition } => place(START, *group, *log, *partition),
+            Self::Group { log, name } => {
+                out.push(GROUP);
+                put_varint(&mut out, u64::from(log.0));
+                out.extend_from_slice(name.as_bytes());
+            }
+            Self::Log { name } => {
+                out.push(LOG);
+                out.extend_from_slice(name.as_bytes());
+            }
+            Self::NextLog => out.push(NEXT_LOG),
+            Self::NextGroup => out.push(NEXT_GROUP),
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(bytes);
+        let kind = fields.u8()?;
+        let key = match kind {
+            PLACEMARK | START => {
+                let group = GroupId(fields.varint32()?);
+                let log = LogId(fields.varint32()?);
+                let partition = fields.varint32()?;
+                match kind {
+                    PLACEMARK => Self::Placemark { group, log, partition },
+                    _ => Self::Start { group, log, partition },
+                }
+            }
+            GROUP => Self::Group { log: LogId(fields.varint32()?), name: name(&mut fields)? },
+            LOG => Self::Log { name: name(&mut fields)? },
+            NEXT_LOG => Self::NextLog,
+            NEXT_GROUP => Self::NextGroup,
+            _ => return None,
+        };
+        fields.is_empty().then_some(key)
+    }
+}
+
+fn name(fields: &mut Fields<'_>) -> Option<String> {
+    let bytes = fields.take(fields.remaining())?;
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+impl SideValue {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        match self {
+            Self::Placemark { offset, version } => {
+                put_varint(&mut out, *offset);
+                put_varint(&mut out, *version);
+            }
+            Self::Number(number) => put_varint(&mut out, *number),
+        }
+        out
+    }
+
+    /// The value of a record with this key. Bytes behind what this version knows are left for later ones.
+    pub(crate) fn decode(key: &SideKey, bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(bytes);
+        match key {
+            SideKey::Placemark { .. } => {
+                Some(Self::Placemark { offset: fields.varint()?, version: fields.varint()? })
+            }
+            _ => fields.varint().map(Self::Number),
+        }
+    }
+}

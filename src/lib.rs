@@ -1,0 +1,17 @@
+//! placemark
+
+mod error;
+mod format;
+mod options;
+mod partition;
+mod record;
+mod segment;
+pub mod storage;
+mod types;
+
+pub use error::{Error, Result};
+pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, WriteMode};
+pub use partition::{Cut, Damage, RecoveryReport};
+pub use record::{Payload, Record};
+pub use segment::{Entry, Headers};
+pub use types::{Position, ResetTo, StartAt};

@@ -1,0 +1,258 @@
+//! The path of an append: room, frame, publication, durability.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::ops::Range;
+
+use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, frame_len, record_len};
+use crate::partition::{Appender, PartitionCore};
+use crate::record::Record;
+use crate::segment::{FIRST_FRAME, Placed};
+use crate::types::Millis;
+use crate::{Durability, Error, Result};
+
+/// What a frame needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    pub(super) bytes: usize,
+    /// Offsets that it takes.
+    pub(super) span: u32,
+}
+
+/// How far an append came, and what its caller is to wait for.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "an append is as durable as it should be only after the wait"]
+pub(crate) struct Appended {
+    pub(crate) base: u64,
+    pub(crate) end: u64,
+    durability: Durability,
+}
+
+impl PartitionCore {
+    /// Appends one record as a frame of its own, and waits as the durability says.
+    #[inline]
+    pub(crate) fn append(self: &Arc<Self>, record: &Record<'_>) -> Result<u64> {
+        let appended = self.append_unsynced(record)?;
+        self.settle(&appended)?;
+        Ok(appended.base)
+    }
+
+    /// The same without waiting: [`settle`](Self::settle) does that.
+    #[inline]
+    pub(crate) fn append_unsynced(self: &Arc<Self>, record: &Record<'_>) -> Result<Appended> {
+        let bytes = record_len(record)?;
+        let time = match record.timestamp {
+            None => self.now(),
+            Some(time) => Millis::from_time(time)?,
+        };
+        let placed = Placed { count: 1, span: 1, timestamp: time, producer: None };
+        self.write_frame(bytes, bytes, &placed, |frame| {
+            if let Some(space) = frame.get_mut(FRAME_HEADER..) {
+                encode_record(record, 0, None, space);
+            }
+        })
+    }
+
+    /// Appends records as one frame, with consecutive offsets: all of them or none.
+    pub(crate) fn append_batch(self: &Arc<Self>, records: &[Record<'_>]) -> Result<Range<u64>> {
+        if records.is_empty() {
+            self.check_usable()?;
+            let next = self.lock_appender().next;
+            return Ok(next..next);
+        }
+        let (mut bytes, mut largest) = (0_usize, 0);
+        let mut newest = None;
+        let now = self.now();
+        for record in records {
+            let len = record_len(record)?;
+            largest = largest.max(len);
+            bytes = bytes.saturating_add(len);
+            let time = match record.timestamp {
+                None => now,
+                Some(time) => Millis::from_time(time)?,
+            };
+            // A record whose time differs from the frame's carries its own.
+            newest = newest.max(Some(time));
+        }
+        let timestamp = newest.unwrap_or(now);
+        bytes += own_times(records, now, timestamp) * 8;
+        let count = u32::try_from(records.len()).ok().filter(|count| *count <= MAX_FRAME_RECORDS).ok_or_else(|| {
+            Error::option("records", format!("are {}: one batch takes at most {MAX_FRAME_RECORDS}", records.len()))
+        })?;
+        let placed = Placed { count, span: count, timestamp, producer: None };
+        let appended = self.write_frame(bytes, largest, &placed, |frame| {
+            let mut rest = frame.get_mut(FRAME_HEADER..).unwrap_or_default();
+            for (delta, record) in (0_u32..).zip(records) {
+                let own = own_time(record, now).filter(|time| *time != timestamp);
+                let written = encode_record(record, delta, own, rest);
+                rest = rest.get_mut(written..).unwrap_or_default();
+            }
+        })?;
+        self.settle(&appended)?;
+        Ok(appended.base..appended.end)
+    }
+
+    /// Waits until what was appended is as durable as the log's durability promises.
+    #[inline]
+    pub(crate) fn settle(&self, appended: &Appended) -> Result<()> {
+        match appended.durability {
+            Durability::Sync => self.wait_durable(appended.end),
+            Durability::Interval(_) | Durability::Os => Ok(()),
+        }
+    }
+
+    /// Stores one frame: `largest` is the size of its largest record, which is held against the limit.
+    #[inline]
+    fn write_frame(
+        self: &Arc<Self>,
+        bytes: usize,
+        largest: usize,
+        placed: &Placed,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Appended> {
+        let len = frame_len(bytes, placed.producer.is_some());
+        let need = Need { bytes: len, span: placed.span };
+        let mut appender = self.room(&need, largest)?;
+        let base = appender.next;
+        let durability = appender.settings.durability;
+        let Some(writer) = &mut appender.writer else { return Err(Error::Closed) };
+        if let Err(error) = writer.put(len, base, placed, fill) {
+            let path = writer.segment.path.clone();
+            drop(appender);
+            return Err(self.fail(&path, error));
+        }
+        appender.next = base + u64::from(placed.span);
+        let end = appender.next;
+        // Under `Sync` the leader of the next sync publishes it.
+        if durability != Durability::Sync {
+            self.publish(&appender);
+        }
+        let near_ceiling = appender.ceiling - end < super::lifecycle::CEILING_STEP / 2;
+        let rolled = appender.rolled.len();
+        drop(appender);
+        if let Durability::Interval(interval) = durability {
+            self.arm_interval(interval);
+        }
+        if near_ceiling || rolled > 0 {
+            self.after_append(near_ceiling, rolled)?;
+        }
+        Ok(Appended { base, end, durability })
+    }
+
+    /// What an append leaves to the background, once its lock is free.
+    #[cold]
+    fn after_append(self: &Arc<Self>, near_ceiling: bool, rolled: usize) -> Result<()> {
+        if near_ceiling && !self.raising.swap(true, Ordering::AcqRel) {
+            let partition = Arc::downgrade(self);
+            self.env.background.submit(move || {
+                if let Some(partition) = partition.upgrade() {
+                    // A failure is kept by the latch, where the next append finds it.
+                    let _ = partition.raise_ceiling();
+                    partition.raising.store(false, Ordering::Release);
+                }
+            });
+        }
+        if rolled > 0 { self.seal_soon(rolled) } else { Ok(()) }
+    }
+
+    /// Takes the append lock with room for a frame: space allocated, offsets below the ceiling.
+    #[inline]
+    pub(super) fn room(self: &Arc<Self>, need: &Need, largest: usize) -> Result<MutexGuard<'_, Appender>> {
+        let mut appender = self.lock_appender();
+        self.latch.check()?;
+        let end = appender.next + u64::from(need.span);
+        let limit = appender.settings.record_limit;
+        if end <= appender.ceiling
+            && largest as u64 <= limit
+            && !self.is_old(&appender)
+            && let Some(writer) = &mut appender.writer
+            && writer.fits(need.bytes, end)
+            && writer.reserve(need.bytes).is_ok()
+        {
+            return Ok(appender);
+        }
+        drop(appender);
+        self.make_room(need, largest)
+    }
+
+    #[cold]
+    fn make_room(self: &Arc<Self>, need: &Need, largest: usize) -> Result<MutexGuard<'_, Appender>> {
+        loop {
+            let mut appender = self.lock_appender();
+            self.check_usable()?;
+            check_size(need, largest, &appender)?;
+            if appender.writer.is_none() {
+                drop(appender);
+                self.activate()?;
+                continue;
+            }
+            let end = appender.next + u64::from(need.span);
+            if end > appender.ceiling {
+                drop(appender);
+                self.raise_ceiling()?;
+                continue;
+            }
+            let made = self.make_space(&mut appender, need, end);
+            match made {
+                Ok(()) => return Ok(appender),
+                Err((path, error)) => {
+                    drop(appender);
+                    return Err(self.fail(&path, error));
+                }
+            }
+        }
+    }
+
+    /// Whether the segment has reached the age at which it is full.
+    fn is_old(&self, appender: &Appender) -> bool {
+        let (Some(age), Some(writer)) = (appender.settings.segment_age, &appender.writer) else { return false };
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        !writer.is_empty() && self.now().0.saturating_sub(writer.segment.created.0) >= age
+    }
+
+    /// Rolls when the segment is full or old, then allocates.
+    fn make_space(
+        &self,
+        appender: &mut Appender,
+        need: &Need,
+        end: u64,
+    ) -> Result<(), (std::path::PathBuf, Error)> {
+        let fits = appender.writer.as_ref().is_some_and(|writer| writer.fits(need.bytes, end));
+        if !fits || self.is_old(appender) {
+            self.roll_locked(appender).map_err(|error| (self.dir.clone(), error))?;
+        }
+        match &mut appender.writer {
+            Some(writer) => {
+                let path = writer.segment.path.clone();
+                writer.reserve(need.bytes).map_err(|error| (path, error))
+            }
+            None => Err((self.dir.clone(), Error::Closed)),
+        }
+    }
+}
+
+/// Refuses what is over the log's limit, or over what fits in any of its segments.
+fn check_size(need: &Need, largest: usize, appender: &Appender) -> Result<()> {
+    let max = appender.settings.record_limit;
+    if largest as u64 > max.saturating_add(RECORD_OVERHEAD) {
+        return Err(Error::RecordTooLarge { size: largest as u64, max });
+    }
+    let max = u64::from(appender.settings.capacity() - FIRST_FRAME.0);
+    if need.bytes as u64 > max {
+        return Err(Error::RecordTooLarge { size: need.bytes as u64, max });
+    }
+    Ok(())
+}
+
+fn own_time(record: &Record<'_>, now: Millis) -> Option<Millis> {
+    // Checked before: a time that cannot be was refused.
+    record.timestamp.map_or(Some(now), |time| Millis::from_time(time).ok())
+}
+
+/// How many records carry a time of their own in a frame of this time.
+fn own_times(records: &[Record<'_>], now: Millis, frame: Millis) -> usize {
+    records.iter().filter(|record| own_time(record, now) != Some(frame)).count()
+}
+
+/// What stands around a record's parts and does not count against `max_record_bytes`.
+const RECORD_OVERHEAD: u64 = 8;

@@ -1,0 +1,191 @@
+//! One thread a store for what no caller should wait for: sealing, syncing within an interval, compaction, clean-up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::partition::latch::lock;
+use crate::storage::{Deadline, Storage};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs jobs one after the other, on a thread of its own that starts with the first job; or at once on the caller's
+/// thread, where the storage wants a run to be repeatable.
+#[derive(Debug)]
+pub(crate) struct Background {
+    storage: Arc<dyn Storage>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Protects the lists below. A job runs without it.
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Job>,
+    later: Vec<(Due, Job)>,
+    worker: Worker,
+    busy: bool,
+    stopped: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Worker {
+    #[default]
+    NotStarted,
+    Thread,
+    /// Jobs run on the thread that submits them.
+    Caller,
+}
+
+/// When a delayed job is due: by the thread's clock, or by the clock of a storage that keeps its own time.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    deadline: Deadline,
+    millis: u64,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("ready", &self.ready.len())
+            .field("later", &self.later.len())
+            .field("worker", &self.worker)
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Background {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage, queue: Arc::default() }
+    }
+
+    /// Runs `job` as soon as the jobs before it are done. Must be called without a lock held: the job may run here.
+    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
+        self.submit_after(Duration::ZERO, job);
+    }
+
+    /// Runs `job` when `delay` has passed.
+    pub(crate) fn submit_after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+        let mut state = lock(&self.queue.state);
+        if state.stopped {
+            return;
+        }
+        if state.worker == Worker::NotStarted {
+            state.worker = self.start();
+        }
+        if delay.is_zero() {
+            state.ready.push_back(Box::new(job));
+        } else {
+            let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            let due = Due {
+                deadline: Deadline::after(delay),
+                millis: self.storage.now().saturating_add(millis),
+            };
+            state.later.push((due, Box::new(job)));
+        }
+        let inline = state.worker == Worker::Caller;
+        drop(state);
+        if inline {
+            self.run_due();
+        } else {
+            self.queue.changed.notify_all();
+        }
+    }
+
+    /// Where jobs run on the caller's thread, runs those that are due by the storage's clock.
+    pub(crate) fn run_due(&self) {
+        loop {
+            let mut state = lock(&self.queue.state);
+            if state.worker != Worker::Caller || state.busy || state.stopped {
+                return;
+            }
+            let now = self.storage.now();
+            state.promote(|due| due.millis <= now);
+            let Some(job) = state.ready.pop_front() else { return };
+            state.busy = true;
+            drop(state);
+            job();
+            lock(&self.queue.state).busy = false;
+        }
+    }
+
+    /// Drops what has not begun, and waits for the job that has.
+    pub(crate) fn stop(&self) {
+        let mut state = lock(&self.queue.state);
+        state.stopped = true;
+        let dropped: Vec<Job> = state.ready.drain(..).collect();
+        let delayed: Vec<(Due, Job)> = state.later.drain(..).collect();
+        self.queue.changed.notify_all();
+        while state.busy && state.worker == Worker::Thread && !on_worker() {
+            state = self.queue.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        // What a job holds may take locks when it is dropped.
+        drop((dropped, delayed));
+    }
+
+    fn start(&self) -> Worker {
+        let queue = Arc::clone(&self.queue);
+        match self.storage.spawn("placemark", Box::new(move || queue.work())) {
+            Ok(true) => Worker::Thread,
+            // Without a thread to be had, the callers do the work: slower, and nothing is left undone.
+            Ok(false) | Err(_) => Worker::Caller,
+        }
+    }
+}
+
+impl State {
+    fn promote(&mut self, is_due: impl Fn(&Due) -> bool) {
+        let mut at = 0;
+        while let Some((due, _)) = self.later.get(at) {
+            if is_due(due) {
+                self.ready.push_back(self.later.remove(at).1);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+thread_local! {
+    static ON_WORKER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this is a background thread: the last handle of a store may be dropped by a job, which then must not wait
+/// for itself.
+fn on_worker() -> bool {
+    ON_WORKER.get()
+}
+
+impl Queue {
+    fn work(&self) {
+        ON_WORKER.set(true);
+        let mut state = lock(&self.state);
+        while !state.stopped {
+            state.promote(|due| due.deadline.passed());
+            if let Some(job) = state.ready.pop_front() {
+                state.busy = true;
+                drop(state);
+                job();
+                state = lock(&self.state);
+                state.busy = false;
+                self.changed.notify_all();
+                continue;
+            }
+            let soonest = state.later.iter().map(|(due, _)| due.deadline.remaining()).min();
+            state = match soonest {
+                Some(wait) => {
+                    self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}

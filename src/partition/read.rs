@@ -1,0 +1,378 @@
+//! The path of a read: position to segment, index, frame, record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::format::decode_record;
+use crate::partition::{PartitionCore, Segments};
+use crate::segment::{Entry, FIRST_FRAME, Frame, Segment, View, find_frame, frame_at};
+use crate::types::{Millis, Pos};
+use crate::{Error, RecoveryMode, Result};
+
+/// Reads one partition forward. Takes no lock of the appender's.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    partition: Arc<PartitionCore>,
+    place: Option<Place>,
+    /// The offset wanted next.
+    next: u64,
+    skipped: u64,
+}
+
+/// A place in a segment.
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    view: Arc<View>,
+    /// The frame that is read next, or the one that `record` is in.
+    pos: Pos,
+    /// How far frames were readable when last looked at.
+    limit: Pos,
+    frame: Option<Open>,
+}
+
+/// A frame whose checksum held, and what of it is still to be read.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    end: Pos,
+    base: u64,
+    timestamp: Millis,
+    /// Where the next record begins, from the frame's start.
+    record: usize,
+    left: u32,
+}
+
+/// What stands between a place and the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub(crate) records: u64,
+    /// Bytes of their frames.
+    pub(crate) bytes: u64,
+    /// Time of the first.
+    pub(crate) oldest: Option<Millis>,
+}
+
+impl PartitionCore {
+    /// Reads from `offset` on, which must be in `start..=end`.
+    pub(crate) fn cursor(self: &Arc<Self>, offset: u64) -> Result<Cursor> {
+        self.check_offset(offset)?;
+        Ok(Cursor { partition: Arc::clone(self), place: None, next: offset, skipped: 0 })
+    }
+
+    pub(crate) fn check_offset(&self, offset: u64) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let (start, end) = (self.start(), self.end());
+        if offset < start || offset > end {
+            return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+        }
+        Ok(())
+    }
+
+    /// The offset of the first readable record at or after `time`, or the end.
+    pub(crate) fn offset_at_time(self: &Arc<Self>, time: Millis) -> Result<u64> {
+        let end = self.end();
+        for segment in self.segments().iter().filter(|segment| segment.newest() >= time) {
+            let view = self.view(segment)?;
+            let floor = view.index.floor_time(time);
+            let place = Some(Place::at(segment, view, floor));
+            let mut cursor = Cursor { partition: Arc::clone(self), place, next: segment.base, skipped: 0 };
+            let after = segment.end();
+            while let Some(entry) = cursor.next()? {
+                if entry.millis() >= time {
+                    return Ok(entry.offset());
+                }
+                if segment.last().is_some() && entry.offset() + 1 >= after {
+                    break;
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// What is to be read from `from` to the end.
+    pub(crate) fn backlog(self: &Arc<Self>, from: u64) -> Result<Backlog> {
+        let end = self.end();
+        let from = from.max(self.start());
+        if from >= end {
+            return Ok(Backlog::default());
+        }
+        let mut backlog = Backlog::default();
+        let mut first = self.cursor(from)?;
+        backlog.oldest = first.next()?.map(|entry| entry.millis());
+        for segment in self.segments().iter() {
+            if segment.end() <= from && segment.last().is_some() {
+                continue;
+            }
+            let whole = segment.last().filter(|last| segment.base >= from && segment.readable() == *last);
+            if let Some(last) = whole {
+                backlog.records += segment.records();
+                backlog.bytes += u64::from(last.0.saturating_sub(FIRST_FRAME.0));
+            } else {
+                self.count_part(segment, from, &mut backlog)?;
+            }
+        }
+        Ok(backlog)
+    }
+
+    /// Counts frame by frame what of a segment is readable from `from` on.
+    fn count_part(&self, segment: &Arc<Segment>, from: u64, backlog: &mut Backlog) -> Result<()> {
+        let view = self.view(segment)?;
+        let limit = segment.readable();
+        let bytes = view.map.bytes(0..limit.index()).unwrap_or_default();
+        let mut pos = view.index.floor(from);
+        while pos < limit {
+            let Some(frame) = next_frame(bytes, segment, pos) else { break };
+            let (base, end) = (frame.base(segment.base), frame.end(segment.base));
+            if base >= from {
+                backlog.records += u64::from(frame.header.count);
+                backlog.bytes += u64::from(frame.next().0 - frame.pos.0);
+            } else if end > from {
+                let left = records_from(&frame, base, from);
+                backlog.records += u64::from(left);
+                let all = u64::from(frame.next().0 - frame.pos.0);
+                backlog.bytes += all * u64::from(left) / u64::from(frame.header.count.max(1));
+            }
+            pos = frame.next();
+        }
+        Ok(())
+    }
+
+    fn view(&self, segment: &Arc<Segment>) -> Result<Arc<View>> {
+        segment.view(self.env.storage.as_ref(), |recent| self.env.remember(recent))
+    }
+}
+
+/// How many records of a frame have an offset of at least `from`.
+fn records_from(frame: &Frame<'_>, base: u64, from: u64) -> u32 {
+    let mut at = frame.header.records_at();
+    let mut left = 0;
+    for _ in 0..frame.header.count {
+        let Some(record) = decode_record(frame.bytes, at) else { break };
+        left += u32::from(base + u64::from(record.delta) >= from);
+        at = record.next as usize;
+    }
+    left
+}
+
+/// The frame at `pos` by its header, or the next intact one when that is damaged.
+fn next_frame<'a>(bytes: &'a [u8], segment: &Segment, pos: Pos) -> Option<Frame<'a>> {
+    frame_at(bytes, pos)
+        .filter(|frame| frame.header.plausible(segment.seed, pos))
+        .or_else(|| find_frame(bytes, segment.seed, pos))
+}
+
+impl Place {
+    fn at(segment: &Arc<Segment>, view: Arc<View>, pos: Pos) -> Self {
+        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), frame: None }
+    }
+}
+
+impl Cursor {
+    /// The offset that is wanted next.
+    pub(crate) fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Records that were removed before they could be read.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    pub(crate) fn partition(&self) -> &Arc<PartitionCore> {
+        &self.partition
+    }
+
+    /// The next readable record; `None` at the end, where it may be asked again later.
+    ///
+    /// An error does not move it: asked again it meets the same damage. In salvage it steps over what is damaged.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
+        loop {
+            if let Some(entry) = self.record() {
+                return Ok(Some(entry));
+            }
+            if !self.open_frame()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next record of the frame that is open.
+    #[inline]
+    fn record(&mut self) -> Option<Entry> {
+        let place = self.place.as_mut()?;
+        let open = place.frame.as_mut()?;
+        while open.left > 0 {
+            let bytes = place.view.map.bytes(place.pos.index()..open.end.index()).unwrap_or_default();
+            let Some(raw) = decode_record(bytes, open.record) else {
+                // The checksum held, so that this cannot be; the frame is left rather than read wrongly.
+                open.left = 0;
+                break;
+            };
+            open.record = raw.next as usize;
+            open.left -= 1;
+            let offset = open.base + u64::from(raw.delta);
+            if offset >= self.next {
+                self.next = offset + 1;
+                let map = Arc::clone(&place.view.map);
+                let partition = self.partition.ident.partition;
+                return Some(Entry::new(map, place.pos.0, partition, offset, open.timestamp, &raw));
+            }
+        }
+        place.pos = open.end.aligned();
+        place.frame = None;
+        None
+    }
+
+    /// Opens the next frame; false at the end of what is readable.
+    fn open_frame(&mut self) -> Result<bool> {
+        if self.partition.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        loop {
+            if self.place.is_none() && !self.locate()? {
+                return Ok(false);
+            }
+            let Some(place) = &mut self.place else { return Ok(false) };
+            if place.pos >= place.limit {
+                // `last` first: once it is set, `readable` may still grow up to it, and no further.
+                let last = place.segment.last();
+                place.limit = place.segment.readable();
+                if place.pos >= place.limit {
+                    if last.is_none_or(|last| place.pos < last) {
+                        return Ok(false);
+                    }
+                    if !self.next_segment()? {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+            }
+            if place.view.map.filled() < place.limit.index() {
+                // The mapping was made before this was written.
+                place.view = self.partition.view(&place.segment)?;
+            }
+            let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
+            if let Some(frame) = frame_at(bytes, place.pos).filter(|frame| frame.is_intact(place.segment.seed)) {
+                place.frame = Some(Open {
+                    end: Pos(place.pos.0 + frame.header.length),
+                    base: frame.base(place.segment.base),
+                    timestamp: frame.header.timestamp,
+                    record: frame.header.records_at(),
+                    left: frame.header.count,
+                });
+                return Ok(true);
+            }
+            self.meet_damage()?;
+        }
+    }
+
+    /// A frame below the readable end does not hold: an error, or in salvage a step over it.
+    fn meet_damage(&mut self) -> Result<()> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let path = &place.segment.path;
+        if self.partition.env.recovery_mode == RecoveryMode::Strict {
+            return Err(Error::corrupt(path, u64::from(place.pos.0), "the frame's checksum does not match"));
+        }
+        let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
+        let behind = Pos(place.pos.0 + 8);
+        let (to, offset) = match find_frame(bytes, place.segment.seed, behind) {
+            Some(frame) => (frame.pos, frame.base(place.segment.base)),
+            None => (place.limit, place.segment.end()),
+        };
+        let damaged = u64::from(to.0 - place.pos.0);
+        self.partition.env.report.damaged(path, u64::from(place.pos.0), damaged, self.next..offset.max(self.next));
+        place.pos = to;
+        self.next = self.next.max(offset);
+        Ok(())
+    }
+
+    /// Goes on with the segment that follows; false when there is none yet.
+    fn next_segment(&mut self) -> Result<bool> {
+        let Some(place) = &self.place else { return Ok(false) };
+        let end = place.segment.end();
+        let list = self.partition.segments();
+        let at = list.partition_point(|segment| segment.base < end);
+        let Some(segment) = list.get(at) else { return Ok(false) };
+        if self.next < segment.base {
+            // Retention may have been faster; a gap that compaction or recovery left is no loss.
+            let gone = list.first().is_some_and(|first| first.base > end);
+            if gone {
+                self.skipped += segment.base - self.next.max(end);
+            }
+            self.next = segment.base;
+        }
+        let segment = Arc::clone(segment);
+        self.enter(&segment, |_| FIRST_FRAME)?;
+        Ok(true)
+    }
+
+    fn enter(&mut self, segment: &Arc<Segment>, pos: impl FnOnce(&View) -> Pos) -> Result<()> {
+        match self.partition.view(segment) {
+            Ok(view) => {
+                let pos = pos(&view);
+                self.place = Some(Place::at(segment, view, pos));
+                Ok(())
+            }
+            Err(Error::Corrupt { path, .. }) if self.partition.env.recovery_mode == RecoveryMode::Salvage => {
+                let end = segment.end();
+                self.partition.env.report.damaged(&path, 0, u64::from(segment.readable().0), self.next..end);
+                self.next = self.next.max(end);
+                self.place = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds the place of the offset that is wanted; false when it is not readable yet.
+    fn locate(&mut self) -> Result<bool> {
+        loop {
+            let list: Segments = self.partition.segments();
+            let start = list.first().map_or(0, |segment| segment.base);
+            if self.next < start {
+                self.skipped += start - self.next;
+                self.next = start;
+            }
+            // The segment that has the offset, or, for one in a gap at a segment's tail, the one behind it.
+            let at = list.partition_point(|segment| segment.base <= self.next).saturating_sub(1);
+            let Some(segment) = list.get(at) else { return Ok(false) };
+            if segment.last().is_some() && segment.end() <= self.next {
+                let Some(following) = list.get(at + 1) else { return Ok(false) };
+                let following = Arc::clone(following);
+                self.enter(&following, |_| FIRST_FRAME)?;
+            } else {
+                let (segment, wanted) = (Arc::clone(segment), self.next);
+                self.enter(&segment, |view| view.index.floor(wanted))?;
+                self.walk_to(wanted);
+            }
+            if self.place.is_some() {
+                return Ok(true);
+            }
+            if self.next >= self.partition.end() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// From the place that the index gave to the frame that holds `wanted` or is the first behind it, by the headers.
+    fn walk_to(&mut self, wanted: u64) {
+        let Some(place) = &mut self.place else { return };
+        let limit = place.segment.readable();
+        let bytes = place.view.map.bytes(0..limit.index()).unwrap_or_default();
+        while place.pos < limit {
+            let Some(frame) = next_frame(bytes, &place.segment, place.pos) else { return };
+            // A damaged frame may have held the offset: the read is to meet it, unless the one behind begins below.
+            if frame.pos > place.pos && frame.base(place.segment.base) > wanted {
+                return;
+            }
+            if frame.end(place.segment.base) > wanted {
+                place.pos = frame.pos;
+                return;
+            }
+            place.pos = frame.next();
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Opening what was not closed: the tail is walked from the recovery point, and what is bad there is told apart.
+//!
+//! Every frame says how far its segment was durable when it was written. A bad frame whose start a later intact frame
+//! vouches for was durable: that is corruption, and nothing is cut. One that nothing vouches for is a torn tail: it was
+//! never promised, and is cut. Pages reach the disk in any order, so the search for vouchers goes on behind a bad frame
+//! to the end of the last file.
+//!
+//! What is kept behind the last voucher may be in the page cache only (after a kill), or not even be dirty there though
+//! the disk never got it (after a failed sync). So it is written again and synced before anyone reads it or appends.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::At;
+use crate::format::{DecodeError, Ident, Manifest, State};
+use crate::partition::roll::{MANIFEST, point, replace};
+use crate::partition::{Env, Floor, Settings, extent_of};
+use crate::segment::{
+    Extent, FIRST_FRAME, FrameReader, Index, Placed, Rolled, Segment, Writer, WriterShape, index_path,
+    parse_segment_name, segment_name,
+};
+use crate::storage::{File, Mode, Storage};
+use crate::types::{Millis, Pos};
+use crate::{Error, RecoveryMode, Result};
+
+/// Makes a partition whole, and returns its manifest as a clean one.
+pub(super) fn recover(env: &Env, ident: Ident, dir: &Path, floor: &Floor, settings: &Settings) -> Result<Manifest> {
+    let mut manifest = read_manifest(env, ident, dir)?;
+    let tail = tidy(env, dir, &manifest)?;
+    let open = match manifest.state {
+        State::Clean => None,
+        State::Open(identity) => Some(identity),
+    };
+    let mut changed = false;
+    if let Some(identity) = open {
+        let walked = Walk { env, ident, dir, tail: &tail }.run(&mut manifest)?;
+        env.report.recovered();
+        let survived = env.identity.survives(&identity) && !walked.torn;
+        replay(env, ident, dir, floor, settings, &mut manifest)?;
+        if let (Some(ceiling), false) = (manifest.ceiling, survived) {
+            manifest.recovery.next = manifest.recovery.next.max(ceiling);
+        }
+        changed = true;
+    } else if !floor.parts.is_empty() {
+        changed = replay(env, ident, dir, floor, settings, &mut manifest)?;
+    }
+    if manifest.recovery.next < floor.least_end {
+        manifest.recovery.next = floor.least_end;
+        changed = true;
+    }
+    manifest.state = State::Clean;
+    manifest.ceiling = None;
+    if changed {
+        // All that it speaks of is synced by now. A crash before this leaves the old manifest, and the same work.
+        replace(env.storage.as_ref(), &dir.join(MANIFEST), &manifest.encode())?;
+        env.storage.sync_dir(dir).at(dir)?;
+    }
+    Ok(manifest)
+}
+
+fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST);
+    let bytes = read_small(env.storage.as_ref(), &path)?
+        .ok_or_else(|| Error::corrupt(&path, 0, "the manifest is missing"))?;
+    let manifest = Manifest::decode(&bytes).map_err(|error| error.at(&path))?;
+    if manifest.ident.store != ident.store {
+        return Err(Error::IncompatibleFormat {
+            path,
+            found: format!("store {:032x}", manifest.ident.store),
+            expected: format!("store {:032x}", ident.store),
+        });
+    }
+    if manifest.ident != ident {
+        return Err(Error::corrupt(&path, 0, "the manifest is that of another log or partition"));
+    }
+    Ok(manifest)
+}
+
+/// Reads a whole file of ours that is small; `None` when it is missing.
+pub(crate) fn read_small(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match storage.open(path, Mode::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.at(path)?,
+    };
+    let len = usize::try_from(file.len().at(path)?).unwrap_or(usize::MAX);
+    if len > MOST_SMALL {
+        return Err(Error::corrupt(path, MOST_SMALL as u64, "the file is far longer than it can be"));
+    }
+    let mut bytes = vec![0; len];
+    let read = file.read_at(&mut bytes, 0).at(path)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Larger than the manifest of any partition that fits on a disk.
+const MOST_SMALL: usize = 256 << 20;
+
+impl DecodeError {
+    /// As an error of the file at `path`.
+    pub(crate) fn at(self, path: &Path) -> Error {
+        match self {
+            Self::Version { found } => Error::IncompatibleFormat {
+                path: path.to_path_buf(),
+                found: format!("version {found}"),
+                expected: format!("version {}", crate::format::VERSION),
+            },
+            Self::Damaged { position, reason } => Error::corrupt(path, position, reason),
+        }
+    }
+}
+
+/// Finishes what a crash left of rolls, compactions and deletions, refuses holes, leaves foreign files alone. Returns
+/// the segments from the active one on, by base.
+fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, PathBuf>> {
+    let storage = env.storage.as_ref();
+    let listed = storage.list(dir).at(dir)?;
+    let mut missing: BTreeMap<String, u64> =
+        manifest.sealed.iter().map(|entry| (segment_name(entry.base, entry.generation), entry.base)).collect();
+    let mut tail = BTreeMap::new();
+    let mut indexes = Vec::new();
+    for name in listed.iter().map(|entry| entry.name.as_str()) {
+        let path = dir.join(name);
+        if let Some((base, generation)) = parse_segment_name(name) {
+            if missing.remove(name).is_some() {
+                continue;
+            }
+            if generation == 0 && base >= manifest.active {
+                tail.insert(base, path);
+            } else {
+                // Superseded by what the manifest lists, or given up: it only lived until it could be removed.
+                storage.remove_file(&path).at(&path)?;
+            }
+        } else if name.ends_with(".index") {
+            indexes.push(path);
+        } else if name.ends_with(".new") {
+            storage.remove_file(&path).at(&path)?;
+        }
+    }
+    for path in indexes {
+        if !listed.iter().any(|entry| dir.join(&entry.name) == path.with_extension("log")) {
+            storage.remove_file(&path).at(&path)?;
+        }
+    }
+    if env.recovery_mode == RecoveryMode::Strict
+        && let Some(name) = missing.keys().next()
+    {
+        return Err(Error::corrupt(&dir.join(name), 0, "the segment is missing"));
+    }
+    if !tail.contains_key(&manifest.active) {
+        return Err(Error::corrupt(&dir.join(segment_name(manifest.active, 0)), 0, "the active segment is missing"));
+    }
+    if matches!(manifest.state, State::Clean)
+        && let Some(path) = tail.values().nth(1)
+    {
+        return Err(Error::corrupt(path, 0, "the manifest was closed and does not know this segment"));
+    }
+    Ok(tail)
+}
+
+/// One segment of the tail, as far as it was walked.
+struct Walked {
+    segment: Segment,
+    file: Arc<dyn File>,
+    extent: Extent,
+    /// How far a frame in it says that it was durable; 0 when none does.
+    vouched: Pos,
+    /// Whether something else than zeros stands behind its last frame.
+    bad: bool,
+}
+
+/// The walk through the tail.
+struct Walk<'a> {
+    env: &'a Env,
+    ident: Ident,
+    dir: &'a Path,
+    tail: &'a BTreeMap<u64, PathBuf>,
+}
+
+struct Outcome {
+    /// Whether a page was lost, so that the page cache cannot be the one that was written to.
+    torn: bool,
+}
+
+/// What stands behind the end of the walk.
+struct Behind {
+    /// Whether an intact frame says that the end was durable.
+    vouched: bool,
+    /// The first intact frame that could follow.
+    intact: Option<(u64, Extent)>,
+}
+
+impl Walk<'_> {
+    fn run(&self, manifest: &mut Manifest) -> Result<Outcome> {
+        let mut walked: Vec<Walked> = Vec::new();
+        let mut start = (manifest.active, extent_of(manifest));
+        let torn = loop {
+            let mut this = self.open(start.0, start.1, manifest)?;
+            if let Some(before) = walked.pop_if(|before| before.segment.base == this.segment.base) {
+                // Salvage goes on behind damage in the same file.
+                this.vouched = this.vouched.max(before.vouched);
+            }
+            this.bad = !self.walk(&mut this)?;
+            let next_base = this.extent.end;
+            let follows = next_base > this.segment.base && self.tail.contains_key(&next_base);
+            if !this.bad && follows && self.begins_well(next_base)? {
+                start = (next_base, fresh(next_base));
+                walked.push(this);
+                continue;
+            }
+            let verdict = self.judge(&this)?;
+            walked.push(this);
+            match verdict {
+                Verdict::End { torn } => break torn,
+                Verdict::Skip { segment, extent } => start = (segment, extent),
+            }
+        };
+        self.make_durable(&walked, manifest)?;
+        self.settle(walked, manifest)?;
+        Ok(Outcome { torn })
+    }
+
+    fn open(&self, base: u64, extent: Extent, manifest: &Manifest) -> Result<Walked> {
+        let path = self.dir.join(segment_name(base, 0));
+        let file = self.env.storage.open(&path, Mode::Write).at(&path)?;
+        let len = file.len().at(&path)?;
+        if len < u64::from(extent.pos.0) {
+            let reason = format!("the segment has {len} bytes, and {} were durable", extent.pos.0);
+            return Err(Error::corrupt(&path, len, reason));
+        }
+        let created = self.segment(base, Millis::default()).check_header(file.as_ref())?;
+        let vouched = if base == manifest.active { extent.pos } else { Pos(0) };
+        Ok(Walked { segment: self.segment(base, created), file, extent, vouched, bad: false })
+    }
+
+    fn segment(&self, base: u64, created: Millis) -> Segment {
+        Segment::new(self.dir, self.ident, base, 0, created)
+    }
+
+    /// Whether the segment that should follow was made: its header may never have reached the disk.
+    fn begins_well(&self, base: u64) -> Result<bool> {
+        let segment = self.segment(base, Millis::default());
+        let file = self.env.storage.open(&segment.path, Mode::Read).at(&segment.path)?;
+        match segment.check_header(file.as_ref()) {
+            Ok(_) => Ok(true),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frame after frame, as long as each is intact and follows the one before it. Whether only zeros are behind them.
+    fn walk(&self, this: &mut Walked) -> Result<bool> {
+        let segment = &this.segment;
+        let mut reader = FrameReader::new(this.file.as_ref(), &segment.path)?;
+        loop {
+            let at = this.extent.pos;
+            let frame = reader.frame_at(at)?.filter(|frame| {
+                frame.base(segment.base) == this.extent.end
+                    && frame.header.plausible(segment.seed, at)
+                    && frame.is_intact(segment.seed)
+            });
+            let Some(frame) = frame else { break };
+            this.vouched = this.vouched.max(Pos(frame.header.durable));
+            this.extent = Extent {
+                pos: frame.next(),
+                end: frame.end(segment.base),
+                records: this.extent.records + u64::from(frame.header.count),
+                newest: this.extent.newest.max(frame.header.timestamp),
+            };
+        }
+        Ok(reader.last_written(this.extent.pos)? == this.extent.pos)
+    }
+
+    /// What it means that the walk ended here.
+    fn judge(&self, this: &Walked) -> Result<Verdict> {
+        let here = this.extent.pos;
+        let later: Vec<(&u64, &PathBuf)> = self.tail.range(this.segment.base + 1..).collect();
+        if !this.bad && later.is_empty() {
+            return Ok(Verdict::End { torn: false });
+        }
+        let behind = self.look_behind(this, &later)?;
+        if !behind.vouched {
+            self.report_cut(this, here, &later)?;
+            // A process that dies leaves at most its last frame unfinished; an intact one behind it means that a page
+            // was lost.
+            return Ok(Verdict::End { torn: behind.intact.is_some() });
+        }
+        let path = &this.segment.path;
+        if self.env.recovery_mode == RecoveryMode::Strict {
+            return Err(Error::corrupt(path, u64::from(here.0), "what was durable here does not read back"));
+        }
+        let Some((segment, extent)) = behind.intact else { return Ok(Verdict::End { torn: true }) };
+        let same = segment == this.segment.base;
+        let bytes = if same { extent.pos.0 - here.0 } else { 0 };
+        self.env.report.damaged(path, u64::from(here.0), u64::from(bytes), this.extent.end..extent.end);
+        Ok(Verdict::Skip { segment, extent })
+    }
+
+    /// Searches what lies behind the place where the walk ended: for the first intact frame that could follow, and for
+    /// one that says that this place was durable.
+    fn look_behind(&self, this: &Walked, later: &[(&u64, &PathBuf)]) -> Result<Behind> {
+        let mut behind = Behind { vouched: this.vouched > this.extent.pos, intact: None };
+        let mut reader = FrameReader::new(this.file.as_ref(), &this.segment.path)?;
+        let mut from = this.extent.pos;
+        while let Some(frame) = reader.find_frame(this.segment.seed, from)? {
+            let base = frame.base(this.segment.base);
+            if behind.intact.is_none() && base >= this.extent.end {
+                let extent = Extent { pos: frame.pos, end: base, ..this.extent };
+                behind.intact = Some((this.segment.base, extent));
+            }
+            behind.vouched |= frame.header.durable > this.extent.pos.0;
+            if behind.vouched && behind.intact.is_some() {
+                return Ok(behind);
+            }
+            from = frame.next();
+        }
+        for (base, path) in later {
+            let file = self.env.storage.open(path, Mode::Read).at(path)?;
+            let mut reader = FrameReader::new(file.as_ref(), path)?;
+            let seed = self.segment(**base, Millis::default()).seed;
+            let mut from = FIRST_FRAME;
+            while let Some(frame) = reader.find_frame(seed, from)? {
+                if behind.intact.is_none() && **base >= this.extent.end {
+                    behind.intact = Some((**base, fresh(**base)));
+                }
+                // Any mark in a later segment says that every earlier one is durable whole.
+                behind.vouched |= frame.header.durable >= FIRST_FRAME.0;
+                if behind.vouched && behind.intact.is_some() {
+                    return Ok(behind);
+                }
+                from = frame.next();
+            }
+        }
+        Ok(behind)
+    }
+
+    fn report_cut(&self, this: &Walked, here: Pos, later: &[(&u64, &PathBuf)]) -> Result<()> {
+        let written = FrameReader::new(this.file.as_ref(), &this.segment.path)?.last_written(here)?;
+        self.env.report.cut(&this.segment.path, u64::from(here.0), u64::from(written.0 - here.0));
+        for (_, path) in later {
+            let file = self.env.storage.open(path, Mode::Read).at(path)?;
+            let written = FrameReader::new(file.as_ref(), path)?.last_written(Pos(0))?;
+            self.env.report.cut(path, 0, u64::from(written.0));
+        }
+        Ok(())
+    }
+
+    /// Writes again what no voucher covers, and syncs it with the names of its files.
+    fn make_durable(&self, walked: &[Walked], manifest: &Manifest) -> Result<()> {
+        let last_vouched = walked.iter().rposition(|this| this.vouched >= FIRST_FRAME);
+        for (at, this) in walked.iter().enumerate() {
+            let path = &this.segment.path;
+            if at + 1 == walked.len() || !this.bad {
+                // What lies behind the last frame is gone, durably, before anything is appended there. What salvage
+                // stepped over stays.
+                this.file.set_len(u64::from(this.extent.pos.0)).at(path)?;
+            }
+            let from = match last_vouched {
+                Some(last) if at < last => this.extent.pos,
+                _ => this.vouched,
+            };
+            let from = if this.segment.base == manifest.active { from.max(manifest.recovery.pos) } else { from };
+            rewrite(this.file.as_ref(), path, from, this.extent.pos)?;
+            this.file.sync().at(path)?;
+        }
+        self.env.storage.sync_dir(self.dir).at(self.dir)
+    }
+
+    /// Lists full segments as sealed, and removes files of the tail that nothing vouched for.
+    fn settle(&self, walked: Vec<Walked>, manifest: &mut Manifest) -> Result<()> {
+        let storage = self.env.storage.as_ref();
+        let last = walked.last().map(|this| this.segment.base);
+        for (base, path) in self.tail {
+            if !walked.iter().any(|this| this.segment.base == *base) {
+                storage.remove_file(path).at(path)?;
+            }
+        }
+        for this in walked {
+            let base = this.segment.base;
+            this.segment.set_extent(&this.extent);
+            if Some(base) == last {
+                manifest.active = base;
+                manifest.active_created = this.segment.created;
+                manifest.recovery = point(&this.segment, &this.extent);
+            } else {
+                manifest.sealed.push(this.segment.entry(this.extent.pos));
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Verdict {
+    /// The log ends here.
+    End { torn: bool },
+    /// Salvage goes on there.
+    Skip { segment: u64, extent: Extent },
+}
+
+fn fresh(base: u64) -> Extent {
+    Extent { pos: FIRST_FRAME, end: base, ..Extent::default() }
+}
+
+/// Reads and writes back the same bytes, so that they are dirty again and the next sync takes them to the disk.
+fn rewrite(file: &dyn File, path: &Path, from: Pos, to: Pos) -> Result<()> {
+    let mut reader = FrameReader::new(file, path)?;
+    let mut at = from;
+    while at < to {
+        let piece = reader.bytes(at, (to.0 - at.0).min(1 << 20) as usize)?;
+        if piece.is_empty() {
+            return Err(Error::corrupt(path, u64::from(at.0), "the file ends before its frames do"));
+        }
+        file.write_at(piece, u64::from(at.0)).at(path)?;
+        at = Pos(at.0 + u32::try_from(piece.len()).unwrap_or(u32::MAX));
+    }
+    Ok(())
+}
+
+/// Puts back what decided transactions had written here, at its recorded offsets. Says whether anything was missing.
+///
+/// The journal has it until the partition is synced, so that a crash in between leaves the same work.
+fn replay(
+    env: &Env,
+    ident: Ident,
+    dir: &Path,
+    floor: &Floor,
+    settings: &Settings,
+    manifest: &mut Manifest,
+) -> Result<bool> {
+    let missing = floor.parts.iter().filter(|part| part.base >= manifest.recovery.next).collect::<Vec<_>>();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let storage = env.storage.as_ref();
+    let shape = WriterShape { storage, dir, ident, capacity: settings.capacity(), mapped: env.mapped };
+    let segment = Arc::new(Segment::new(dir, ident, manifest.active, 0, manifest.active_created));
+    let extent = extent_of(manifest);
+    segment.set_durable(extent.pos);
+    // Its own index is made again when it is needed: it covers more than it did.
+    let mut writer = Writer::resume(&shape, segment, Arc::new(Index::new()), &extent)?;
+    let mut full: Vec<Rolled> = Vec::new();
+    for part in missing {
+        let len = crate::format::frame_len(part.records.len(), false);
+        let end = part.base.saturating_add(u64::from(part.count));
+        if !writer.fits(len.next_multiple_of(8), end) && !writer.is_empty() {
+            let next = Writer::create(&shape, part.base, Millis(storage.now()), true)?;
+            full.push(std::mem::replace(&mut writer, next).finish());
+        }
+        writer.reserve(len.next_multiple_of(8))?;
+        let placed = Placed { count: part.count, span: part.count, timestamp: part.timestamp, producer: None };
+        writer.put(len, part.base, &placed, |frame| {
+            if let Some(space) = frame.get_mut(crate::format::FRAME_HEADER..) {
+                space.copy_from_slice(&part.records);
+            }
+        })?;
+    }
+    for rolled in full {
+        rolled.file.set_len(u64::from(rolled.last.0)).at(&rolled.segment.path)?;
+        rolled.file.sync().at(&rolled.segment.path)?;
+        manifest.sealed.push(rolled.segment.entry(rolled.last));
+    }
+    let (segment, extent) = (Arc::clone(&writer.segment), writer.extent());
+    writer.file.set_len(u64::from(extent.pos.0)).at(&segment.path)?;
+    writer.file.sync().at(&segment.path)?;
+    storage.sync_dir(dir).at(dir)?;
+    if let Some(path) = Some(index_path(&segment.path)).filter(|path| matches!(storage.kind(path), Ok(Some(_)))) {
+        storage.remove_file(&path).at(&path)?;
+    }
+    manifest.active = segment.base;
+    manifest.active_created = segment.created;
+    manifest.recovery = point(&segment, &extent);
+    Ok(true)
+}

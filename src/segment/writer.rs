@@ -1,0 +1,263 @@
+//! The segment that is appended to: where the next frame goes, and the space allocated for it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::error::At;
+use crate::format::{FrameStamp, Ident, IndexEntry, ProducerStamp, SegmentHeader, seal_frame};
+use crate::segment::{Extent, FIRST_FRAME, Index, Segment, View};
+use crate::storage::{File, Map, MapWriter, Mode, Storage};
+use crate::types::{Millis, Pos};
+
+/// What a new segment has allocated, so that an empty log is small; then the allocation doubles.
+const FIRST_STEP: u32 = 16 << 10;
+/// What a segment that follows a full one has allocated.
+const ROLLED_STEP: u32 = 1 << 20;
+/// The largest step in which a segment grows.
+const LARGEST_STEP: u32 = 8 << 20;
+
+/// Appends frames to one segment. There is one at a time for a partition, kept under its append lock.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) segment: Arc<Segment>,
+    /// Held since before the first store, so that its sync reports every write-back error since.
+    pub(crate) file: Arc<dyn File>,
+    /// Keeps the mapping and the index alive for readers, who reach them through the segment.
+    view: Arc<View>,
+    sink: Sink,
+    pos: Pos,
+    allocated: u32,
+    capacity: u32,
+    next: u64,
+    records: u64,
+    newest: Millis,
+    index_due: Pos,
+}
+
+/// The way that bytes take to the file.
+#[derive(Debug)]
+enum Sink {
+    /// Stored through a shared mapping of allocated blocks.
+    Mapped(MapWriter),
+    /// Written with `pwrite` from a buffer that is used again and again.
+    Pwrite { map: Arc<Map>, frame: Vec<u8> },
+}
+
+/// Which segment to write, and how.
+#[derive(Debug)]
+pub(crate) struct WriterShape<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) dir: &'a Path,
+    pub(crate) ident: Ident,
+    pub(crate) capacity: u32,
+    pub(crate) mapped: bool,
+}
+
+/// What is to be appended as one frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    /// Records in the frame.
+    pub(crate) count: u32,
+    /// Offsets it takes: the count, unless the records have gaps.
+    pub(crate) span: u32,
+    /// The newest timestamp.
+    pub(crate) timestamp: Millis,
+    pub(crate) producer: Option<ProducerStamp>,
+}
+
+/// A segment that is full, on its way to being sealed.
+#[derive(Debug, Clone)]
+pub(crate) struct Rolled {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn File>,
+    /// Its mapping and index, kept until it is sealed.
+    pub(crate) view: Arc<View>,
+    pub(crate) last: Pos,
+}
+
+impl Writer {
+    /// Makes the file of a new segment. Nothing of it is durable yet, its name neither.
+    pub(crate) fn create(shape: &WriterShape<'_>, base: u64, created: Millis, after_full: bool) -> Result<Self> {
+        let segment = Arc::new(Segment::new(shape.dir, shape.ident, base, 0, created));
+        let file = shape.storage.open(&segment.path, Mode::Create).at(&segment.path)?;
+        let header = SegmentHeader { ident: shape.ident, base, created };
+        let extent = Extent { pos: FIRST_FRAME, end: base, records: 0, newest: Millis::default() };
+        let step = if after_full { ROLLED_STEP } else { FIRST_STEP };
+        let writer = Self::over(shape, segment, file, &extent, Arc::new(Index::new()), step)?;
+        writer.file.write_at(&header.encode(), 0).at(&writer.segment.path)?;
+        Ok(writer)
+    }
+
+    /// Goes on with a segment whose frames end at `extent`. What lies behind is cut, so that it is zero.
+    pub(crate) fn resume(
+        shape: &WriterShape<'_>,
+        segment: Arc<Segment>,
+        index: Arc<Index>,
+        extent: &Extent,
+    ) -> Result<Self> {
+        let file = shape.storage.open(&segment.path, Mode::Write).at(&segment.path)?;
+        segment.check_header(file.as_ref())?;
+        file.set_len(u64::from(extent.pos.0)).at(&segment.path)?;
+        file.forget(0);
+        Self::over(shape, segment, file, extent, index, FIRST_STEP)
+    }
+
+    fn over(
+        shape: &WriterShape<'_>,
+        segment: Arc<Segment>,
+        file: Arc<dyn File>,
+        extent: &Extent,
+        index: Arc<Index>,
+        step: u32,
+    ) -> Result<Self> {
+        let path = &segment.path;
+        let capacity = shape.capacity.max(extent.pos.0);
+        let allocated = extent.pos.0.saturating_add(step).next_multiple_of(4096).min(capacity);
+        let mapped = allocate(file.as_ref(), shape.mapped, 0, allocated).at(path)?;
+        let map = Arc::new(file.map(capacity as usize, mapped).at(path)?);
+        map.fill(extent.pos.index());
+        let sink = if mapped { map.writer(extent.pos.index(), allocated as usize) } else { None };
+        let sink = match sink {
+            Some(writer) => Sink::Mapped(writer),
+            None => Sink::Pwrite { map: Arc::clone(&map), frame: Vec::new() },
+        };
+        let view = Arc::new(View { map, index });
+        segment.set_extent(extent);
+        segment.show(&view);
+        Ok(Self {
+            segment,
+            file,
+            view,
+            sink,
+            pos: extent.pos,
+            allocated,
+            capacity,
+            next: extent.end,
+            records: extent.records,
+            newest: extent.newest,
+            index_due: extent.pos,
+        })
+    }
+
+    /// Where the next frame goes.
+    pub(crate) fn pos(&self) -> Pos {
+        self.pos
+    }
+
+    /// The offset that follows its last frame.
+    pub(crate) fn end(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        Extent { pos: self.pos, end: self.next, records: self.records, newest: self.newest }
+    }
+
+    /// Whether it has no frame.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pos == FIRST_FRAME
+    }
+
+    pub(crate) fn index(&self) -> &Arc<Index> {
+        &self.view.index
+    }
+
+    /// Whether `bytes` of frames whose last offset is below `end` still go into this segment: neither its size nor an
+    /// offset's distance from its base may overflow.
+    #[inline]
+    pub(crate) fn fits(&self, bytes: usize, end: u64) -> bool {
+        self.pos.index() + bytes <= self.capacity as usize && end - self.segment.base <= u64::from(u32::MAX)
+    }
+
+    /// Sees that `bytes` can be stored at the end without running out of space.
+    #[inline]
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
+        if self.pos.index() + bytes <= self.allocated as usize {
+            return Ok(());
+        }
+        self.grow(bytes)
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) -> Result<()> {
+        let needed = u32::try_from(self.pos.index() + bytes).unwrap_or(self.capacity);
+        let step = self.allocated.min(LARGEST_STEP);
+        let target = needed.saturating_add(step).next_multiple_of(4096).min(self.capacity);
+        let mapped = matches!(self.sink, Sink::Mapped(_));
+        allocate(self.file.as_ref(), mapped, self.allocated, target).at(&self.segment.path)?;
+        self.allocated = target;
+        if let Sink::Mapped(writer) = &mut self.sink {
+            writer.grow(target as usize);
+        }
+        Ok(())
+    }
+
+    /// Appends one frame of `len` bytes, for which space has been reserved, at offset `base`. `fill` writes the records.
+    ///
+    /// The bytes are in the page cache when this returns, so that they survive the process. The length is stored last:
+    /// a process that dies in between leaves zeros there, which recovery takes as the end.
+    #[inline]
+    pub(crate) fn put(&mut self, len: usize, base: u64, placed: &Placed, fill: impl FnOnce(&mut [u8])) -> Result<()> {
+        let pos = self.pos;
+        let end = pos.index() + len;
+        let padded = end.next_multiple_of(8);
+        let stamp = FrameStamp {
+            offset_delta: u32::try_from(base - self.segment.base).unwrap_or(u32::MAX),
+            durable: self.segment.durable().0,
+            timestamp: placed.timestamp,
+            count: placed.count,
+            span: placed.span,
+            producer: placed.producer,
+        };
+        let seed = self.segment.seed;
+        match &mut self.sink {
+            Sink::Mapped(writer) => {
+                // Space was reserved and `pos` is the filled end, so the slot is there.
+                let Some(slot) = writer.slot(pos.index(), len) else { return Err(crate::Error::Closed) };
+                fill(slot);
+                let length = seal_frame(slot, seed, pos, &stamp);
+                writer.store_length(pos.index(), length);
+                writer.publish(padded);
+            }
+            Sink::Pwrite { map, frame } => {
+                frame.clear();
+                frame.resize(padded - pos.index(), 0);
+                let slot = frame.get_mut(..len).unwrap_or_default();
+                fill(slot);
+                let length = seal_frame(slot, seed, pos, &stamp);
+                if let Some(field) = slot.first_chunk_mut::<4>() {
+                    *field = length.to_le_bytes();
+                }
+                self.file.write_at(frame, u64::from(pos.0)).at(&self.segment.path)?;
+                map.fill(padded);
+            }
+        }
+        if pos >= self.index_due {
+            self.index_due = self.view.index.push(IndexEntry { offset: base, pos, newest_before: self.newest });
+        }
+        self.pos = Pos(u32::try_from(padded).unwrap_or(u32::MAX));
+        self.next = base + u64::from(placed.span);
+        self.records += u64::from(placed.count);
+        self.newest = self.newest.max(placed.timestamp);
+        self.segment.set_extent(&self.extent());
+        Ok(())
+    }
+
+    /// Ends the segment: nothing is appended to it any more.
+    pub(crate) fn finish(self) -> Rolled {
+        self.segment.set_last(self.pos);
+        Rolled { segment: self.segment, file: self.file, view: self.view, last: self.pos }
+    }
+}
+
+/// Allocates up to `target`, and says whether blocks are really there, so that stores into a mapping are safe.
+fn allocate(file: &dyn File, mapped: bool, from: u32, target: u32) -> io::Result<bool> {
+    match file.allocate(u64::from(from), u64::from(target)) {
+        Ok(()) => Ok(mapped),
+        // Where nothing can be allocated, `pwrite` makes the file longer as it goes, and says so when the disk is full.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported && (from == 0 || !mapped) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

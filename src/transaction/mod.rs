@@ -1,0 +1,105 @@
+//! All or nothing, across logs, partitions and placemarks.
+
+mod encode;
+mod journal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) use encode::Gathered;
+pub(crate) use journal::{Journal, SEGMENT_BYTES, Work};
+
+use crate::format::record_len;
+use crate::partition::PartitionCore;
+use crate::placemarks::PlacemarkKey;
+use crate::record::Record;
+use crate::store::Handle;
+use crate::types::{LogId, Millis};
+use crate::{Error, Log, Result};
+
+/// The most that a transaction may hold, in bytes of its records as they will stand on disk: 32 MiB.
+pub(crate) const MOST_BYTES: usize = 32 << 20;
+
+/// Records for any number of logs and partitions that become readable together, or not at all.
+///
+/// It buffers in memory and writes nothing until it is committed; dropping it aborts it and leaves no trace. A commit
+/// waits for the disk whatever the durability of the logs, and costs one `fdatasync`, shared with the transactions that
+/// commit at the same time. Within a partition its records become readable together, and all of them before the commit
+/// returns; two partitions may show theirs moments apart. No reader ever waits for an open transaction.
+///
+/// ```
+/// # fn main() -> placemark::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use placemark::{StartAt, Store};
+///
+/// let store = Store::open(dir.path())?;
+/// let (debits, credits) = (store.log("debits")?, store.log("credits")?);
+/// let mut txn = store.transaction();
+/// txn.append(&debits, "alice -5")?;
+/// txn.append(&credits, "bob +5")?;
+/// txn.commit()?;
+/// assert_eq!(credits.read(StartAt::Earliest)?.count(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a transaction that is dropped is aborted"]
+pub struct Transaction {
+    store: Handle,
+    parts: BTreeMap<(LogId, u32), (Arc<PartitionCore>, Gathered)>,
+    bytes: usize,
+}
+
+impl Transaction {
+    pub(crate) fn new(store: Handle) -> Self {
+        Self { store, parts: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// Adds a record for `log`, which must be of the same store. The partition is chosen as an append would.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RecordTooLarge`] and [`Error::TransactionTooLarge`] (over 32 MiB), upon which the transaction holds what
+    /// it held before.
+    pub fn append<'r>(&mut self, log: &Log, record: impl Into<Record<'r>>) -> Result<()> {
+        let record = record.into();
+        if !self.store.is_same_store(log.handle()) {
+            return Err(Error::option("log", "belongs to another store: a transaction is of one store"));
+        }
+        let size = self.bytes + record_len(&record)?;
+        if size > MOST_BYTES {
+            return Err(Error::TransactionTooLarge { size: size as u64, max: MOST_BYTES as u64 });
+        }
+        // Records without a key stay together, as those of a batch do.
+        let unkeyed = |log: LogId| self.parts.keys().rfind(|place| place.0 == log).map(|place| place.1);
+        let core = log.core().choose(&record, unkeyed(log.core().id()))?;
+        core.check_record(&record)?;
+        let ident = core.ident();
+        let (_, gathered) =
+            self.parts.entry((ident.log, ident.partition)).or_insert_with(|| (core, Gathered::default()));
+        gathered.push(&record)?;
+        self.bytes = size;
+        Ok(())
+    }
+
+    /// Commits it. On return its records are durable, whatever the durability of their logs, and readable.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be decided nothing of it appears, unless the failure is one of the disk's: then the store is
+    /// [`Error::Failed`], and the next opening either finishes it whole or leaves no trace.
+    pub fn commit(self) -> Result<()> {
+        self.finish(Vec::new())
+    }
+
+    pub(crate) fn finish(self, placemarks: Vec<(PlacemarkKey, u64)>) -> Result<()> {
+        let Self { store, parts, .. } = self;
+        let core = store.core()?;
+        if parts.is_empty() && placemarks.is_empty() {
+            return Ok(());
+        }
+        let now = Millis(core.env().storage.now());
+        let parts = parts.into_values().map(|(partition, gathered)| (partition, gathered.finish(now))).collect();
+        core.journal().commit(Work { parts, placemarks, durable: true }).map(|_| ())
+    }
+}
