@@ -15,8 +15,8 @@ mod upkeep;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::format::side::{self, SideKey};
-use crate::format::{DecidedPlacemark, Ident};
+
+use crate::format::{DecidedPlacemark, Ident, SideKey, SideValue};
 use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
@@ -83,7 +83,7 @@ struct Change {
 
 impl Change {
     fn set(key: SideKey, number: u64) -> Self {
-        Self { key, value: Some(side::encode_number(number)) }
+        Self { key, value: Some(SideValue::Number(number).encode()) }
     }
 
     fn remove(key: SideKey) -> Self {
@@ -170,7 +170,7 @@ impl SideLog {
     /// Appends a placemark's record, under `order`.
     fn write(&self, key: PlacemarkKey, placemark: Placemark) -> Result<Appended> {
         let key = SideKey::Placemark { group: key.group, log: key.log, partition: key.partition }.encode();
-        let value = side::Placemark { offset: placemark.offset, version: placemark.version }.encode();
+        let value = SideValue::Placemark { offset: placemark.offset, version: placemark.version }.encode();
         self.upkeep.added(key.len(), value.len());
         self.partition.append_unsynced(&Record::new(&value).key(&key))
     }

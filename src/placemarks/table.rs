@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::side::{self, SideKey};
+use crate::format::{SideKey, SideValue};
 use crate::placemarks::catalog::Catalog;
 use crate::types::{GroupId, LogId, Millis};
 
@@ -109,44 +109,36 @@ impl Table {
 
     fn put(&mut self, key: &SideKey, value: &[u8], record: u64, time: Millis) {
         let bound = self.bound;
-        match key {
-            SideKey::Placemark { group, log, partition } => {
-                let Some(value) = side::Placemark::decode(value) else { return };
+        match (key, SideValue::decode(key, value)) {
+            (SideKey::Placemark { group, log, partition }, Some(SideValue::Placemark { offset, version })) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                self.wrote(
-                    key,
-                    Placemark { offset: value.offset, version: value.version, committed_at: time },
-                    record,
-                );
-                self.show(key, Placemark { offset: value.offset, version: value.version, committed_at: time });
+                let placemark = Placemark { offset, version, committed_at: time };
+                self.wrote(key, placemark, record);
+                self.show(key, placemark);
             }
-            SideKey::Start { group, log, partition } => {
-                let Some(offset) = side::decode_number(value) else { return };
+            (SideKey::Start { group, log, partition }, Some(SideValue::Number(offset))) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
                 let start = self.starts.entry(key).or_insert(Start { offset, newest: Newest::default() });
                 start.offset = offset;
                 start.newest.moved(record, bound);
             }
-            SideKey::Log { name } => {
-                let Some(id) = decode_id(value) else { return };
-                self.catalog.set_log(name, LogId(id), record, bound);
+            (SideKey::Log { name }, Some(SideValue::Number(id))) => {
+                self.catalog.set_log(name, LogId(small(id)), record, bound);
             }
-            SideKey::Group { log, name } => {
-                let Some(id) = decode_id(value) else { return };
-                self.catalog.set_group(*log, name, GroupId(id), record, bound);
+            (SideKey::Group { log, name }, Some(SideValue::Number(id))) => {
+                self.catalog.set_group(*log, name, GroupId(small(id)), record, bound);
             }
-            SideKey::NextLog => {
-                let Some(id) = decode_id(value) else { return };
+            (SideKey::NextLog, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_log;
-                next.id = next.id.max(LogId(id));
+                next.id = next.id.max(LogId(small(id)));
                 next.newest.moved(record, bound);
             }
-            SideKey::NextGroup => {
-                let Some(id) = decode_id(value) else { return };
+            (SideKey::NextGroup, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_group;
-                next.id = next.id.max(GroupId(id));
+                next.id = next.id.max(GroupId(small(id)));
                 next.newest.moved(record, bound);
             }
+            _ => {}
         }
     }
 
@@ -267,6 +259,7 @@ fn keys_of(group: GroupId) -> std::ops::RangeInclusive<PlacemarkKey> {
     }
 }
 
-fn decode_id(value: &[u8]) -> Option<u32> {
-    side::decode_number(value).and_then(|id| u32::try_from(id).ok())
+/// Numbers of logs and groups are counted from 1 in 32 bits; what could not have been written counts as none left.
+fn small(id: u64) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
 }
