@@ -2,6 +2,7 @@
 
 mod error;
 mod format;
+mod group;
 mod options;
 mod partition;
 mod record;

@@ -31,7 +31,7 @@ impl PartitionCore {
     pub(crate) fn create(env: &Env, ident: Ident, dir: &Path) -> Result<()> {
         let storage = env.storage.as_ref();
         storage.create_dir(dir).at(dir)?;
-        let shape = WriterShape { storage, dir, ident, capacity: FIRST_FRAME.0, mapped: false };
+        let shape = WriterShape { storage, dir, ident, capacity: FIRST_FRAME.0, mapped: false, synced: true };
         let created = Millis(storage.now());
         let writer = Writer::create(&shape, 0, created, false)?;
         writer.file.sync().at(&writer.segment.path)?;

@@ -23,6 +23,8 @@ mod recovery;
 mod report;
 mod retention;
 mod roll;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

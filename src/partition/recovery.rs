@@ -432,7 +432,7 @@ fn replay(
         return Ok(false);
     }
     let storage = env.storage.as_ref();
-    let shape = WriterShape { storage, dir, ident, capacity: settings.capacity(), mapped: env.mapped };
+    let shape = WriterShape { storage, dir, ident, capacity: settings.capacity(), mapped: env.mapped, synced: true };
     let segment = Arc::new(Segment::new(dir, ident, manifest.active, 0, manifest.active_created));
     let extent = extent_of(manifest);
     segment.set_durable(extent.pos);

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::Result;
 use crate::error::At;
 use crate::format::{Manifest, RecoveryPoint};
 use crate::partition::{Appender, PartitionCore, lock};
 use crate::segment::{Extent, FIRST_FRAME, Rolled, Segment, Writer, WriterShape, index_path};
 use crate::storage::{Mode, Storage};
 use crate::types::Millis;
+use crate::{Durability, Result};
 
 /// So many full segments may wait to be sealed; then the appender that fills the next one seals them itself, so that
 /// what power loss can take stays bounded.
@@ -59,6 +59,7 @@ impl PartitionCore {
             ident: self.ident,
             capacity: appender.settings.capacity(),
             mapped: self.env.mapped,
+            synced: appender.settings.durability == Durability::Sync,
         }
     }
 

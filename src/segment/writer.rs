@@ -53,6 +53,8 @@ pub(crate) struct WriterShape<'a> {
     pub(crate) ident: Ident,
     pub(crate) capacity: u32,
     pub(crate) mapped: bool,
+    /// Whether every frame is synced soon: then small pages cost less, since a sync writes dirty pages whole.
+    pub(crate) synced: bool,
 }
 
 /// What is to be appended as one frame.
@@ -100,7 +102,9 @@ impl Writer {
         let file = shape.storage.open(&segment.path, Mode::Write).at(&segment.path)?;
         segment.check_header(file.as_ref())?;
         file.set_len(u64::from(extent.pos.0)).at(&segment.path)?;
-        file.forget(0);
+        if shape.synced {
+            file.forget(0);
+        }
         Self::over(shape, segment, file, extent, index, FIRST_STEP)
     }
 
@@ -119,6 +123,9 @@ impl Writer {
         let map = Arc::new(file.map(capacity as usize, mapped).at(path)?);
         map.fill(extent.pos.index());
         let sink = if mapped { map.writer(extent.pos.index(), allocated as usize) } else { None };
+        if !shape.synced {
+            map.prefer_large_pages();
+        }
         let sink = match sink {
             Some(writer) => Sink::Mapped(writer),
             None => Sink::Pwrite { map: Arc::clone(&map), frame: Vec::new() },

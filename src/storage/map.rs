@@ -106,6 +106,16 @@ impl Map {
         Some(MapWriter { map: Arc::clone(self), allocated })
     }
 
+    /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
+    /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
+    /// whole. Advice, which a kernel may not know.
+    pub(crate) fn prefer_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Memory::Mapped(mapping) = &self.memory {
+            let _ = mapping.advise(memmap2::Advice::HugePage);
+        }
+    }
+
     #[inline]
     fn pointer(&self) -> *mut u8 {
         match &self.memory {
