@@ -121,8 +121,6 @@ impl Reader {
                 return Ok(Some(entry));
             }
         }
-        // The next search begins behind the partition where this one did.
-        self.at = self.at.checked_add(1).and_then(|at| at.checked_rem(count)).unwrap_or(0);
         Ok(None)
     }
 
