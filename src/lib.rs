@@ -5,9 +5,12 @@ mod format;
 mod group;
 mod options;
 mod partition;
+mod placemarks;
 mod record;
 mod segment;
 pub mod storage;
+mod store;
+mod transaction;
 mod types;
 
 pub use error::{Error, Result};
@@ -15,4 +18,6 @@ pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, W
 pub use partition::{Cut, Damage, RecoveryReport};
 pub use record::{Payload, Record};
 pub use segment::{Entry, Headers};
+pub use store::{Log, Partition, Reader, Store, StoreOptions};
+pub use transaction::Transaction;
 pub use types::{Position, ResetTo, StartAt};

@@ -1,0 +1,102 @@
+//! The names that a store knows: of its logs, and of the groups of each log, with the numbers that stand for them.
+
+use std::collections::BTreeMap;
+
+use crate::placemarks::table::Newest;
+use crate::types::{GroupId, LogId};
+
+/// What a name stands for, and where that was written last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<T> {
+    pub(super) id: T,
+    pub(super) newest: Newest,
+}
+
+/// Names and counters. Numbers are never used again, so that what is left of something deleted means nothing.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    logs: BTreeMap<String, Named<LogId>>,
+    groups: BTreeMap<LogId, BTreeMap<String, Named<GroupId>>>,
+    /// The log of every group that there is.
+    owners: BTreeMap<GroupId, LogId>,
+    pub(super) next_log: Named<LogId>,
+    pub(super) next_group: Named<GroupId>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            logs: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            next_log: Named { id: LogId::FIRST_USER, newest: Newest::default() },
+            next_group: Named { id: GroupId(1), newest: Newest::default() },
+        }
+    }
+}
+
+impl Catalog {
+    pub(super) fn log(&self, name: &str) -> Option<Named<LogId>> {
+        self.logs.get(name).copied()
+    }
+
+    pub(super) fn logs(&self) -> impl Iterator<Item = (&str, LogId)> {
+        self.logs.iter().map(|(name, named)| (name.as_str(), named.id))
+    }
+
+    pub(super) fn name_of(&self, log: LogId) -> Option<&str> {
+        self.logs().find(|(_, id)| *id == log).map(|(name, _)| name)
+    }
+
+    pub(super) fn set_log(&mut self, name: &str, id: LogId, record: u64, bound: u64) {
+        let mut newest = self.log(name).map_or_else(Newest::default, |known| known.newest);
+        newest.moved(record, bound);
+        self.logs.insert(name.to_owned(), Named { id, newest });
+        // A counter that was lost, to salvage or to a crash, must not give a number out twice.
+        self.next_log.id = self.next_log.id.max(LogId(id.0.saturating_add(1)));
+    }
+
+    pub(super) fn remove_log(&mut self, name: &str) {
+        self.logs.remove(name);
+    }
+
+    pub(super) fn group(&self, log: LogId, name: &str) -> Option<Named<GroupId>> {
+        self.groups.get(&log)?.get(name).copied()
+    }
+
+    /// All groups, by log and name.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (LogId, &str, GroupId)> {
+        self.groups.iter().flat_map(|(log, groups)| groups.iter().map(|(name, named)| (*log, name.as_str(), named.id)))
+    }
+
+    /// The groups of one log, by name.
+    pub(super) fn groups_of(&self, log: LogId) -> impl Iterator<Item = (&str, GroupId)> {
+        self.groups.get(&log).into_iter().flatten().map(|(name, named)| (name.as_str(), named.id))
+    }
+
+    /// The log of a group; `None` when it was deleted.
+    pub(super) fn owner(&self, group: GroupId) -> Option<LogId> {
+        self.owners.get(&group).copied()
+    }
+
+    pub(super) fn set_group(&mut self, log: LogId, name: &str, id: GroupId, record: u64, bound: u64) {
+        let mut newest = self.group(log, name).map_or_else(Newest::default, |known| known.newest);
+        newest.moved(record, bound);
+        let replaced = self.groups.entry(log).or_default().insert(name.to_owned(), Named { id, newest });
+        if let Some(replaced) = replaced {
+            self.owners.remove(&replaced.id);
+        }
+        self.owners.insert(id, log);
+        self.next_group.id = self.next_group.id.max(GroupId(id.0.saturating_add(1)));
+    }
+
+    pub(super) fn remove_group(&mut self, log: LogId, name: &str) {
+        let Some(groups) = self.groups.get_mut(&log) else { return };
+        if let Some(removed) = groups.remove(name) {
+            self.owners.remove(&removed.id);
+        }
+        if groups.is_empty() {
+            self.groups.remove(&log);
+        }
+    }
+}

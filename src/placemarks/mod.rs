@@ -1,0 +1,400 @@
+//! The side log: placemarks, and what else of a store must survive beside its records.
+//!
+//! It is an ordinary partition whose records have keys; the last record of a key holds. Opening loads it into a map,
+//! where everything is looked up. A change is appended first and shown when that has succeeded, so that a change that
+//! failed changes nothing.
+//!
+//! Three locks, taken in this order: `running` (over a compaction, and over changes of what is rare), `order` (over an
+//! append, so that the order of records is the order of versions), `table` (for moments, never over an append: a
+//! compaction asks it about every record while it keeps appends from rolling).
+
+mod catalog;
+mod table;
+mod upkeep;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+
+
+use crate::format::{DecidedPlacemark, Ident, SideKey, SideValue};
+use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
+use crate::record::Record;
+use crate::storage::Signal;
+use crate::types::{GroupId, LogId, Millis};
+use crate::{Durability, Error, Result};
+
+pub(crate) use table::{Placemark, PlacemarkKey};
+
+use table::Table;
+use upkeep::Upkeep;
+
+/// Size of its segments. Small, so that compaction, which leaves the active one alone, leaves little.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// So many records go into one frame when a log is forgotten.
+const PER_FRAME: usize = 1000;
+
+/// The side log of a store.
+#[derive(Debug)]
+pub(crate) struct SideLog {
+    me: Weak<Self>,
+    partition: Arc<PartitionCore>,
+    durability: Durability,
+    /// Held over an append and the changes of the table that belong to it.
+    order: Mutex<()>,
+    table: Mutex<Table>,
+    upkeep: Upkeep,
+}
+
+/// A group that the store knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownGroup {
+    pub(crate) id: GroupId,
+    pub(crate) log: LogId,
+    pub(crate) name: String,
+}
+
+/// A placemark that has been written, on its way to the disk. It counts once [`wait`](Self::wait) has returned `Ok`.
+#[derive(Debug)]
+#[must_use = "a commit that is not waited for is not shown"]
+pub(crate) struct Commit<'a> {
+    side: &'a SideLog,
+    key: PlacemarkKey,
+    placemark: Placemark,
+    appended: Appended,
+}
+
+impl Commit<'_> {
+    /// Waits as the store's durability says, then shows the placemark.
+    pub(crate) fn wait(self) -> Result<Placemark> {
+        self.side.partition.settle(&self.appended)?;
+        lock(&self.side.table).show(self.key, self.placemark);
+        self.side.keep_small();
+        Ok(self.placemark)
+    }
+}
+
+/// A change of one key.
+struct Change {
+    key: SideKey,
+    /// `None` removes it.
+    value: Option<Vec<u8>>,
+}
+
+impl Change {
+    fn set(key: SideKey, number: u64) -> Self {
+        Self { key, value: Some(SideValue::Number(number).encode()) }
+    }
+
+    fn remove(key: SideKey) -> Self {
+        Self { key, value: None }
+    }
+}
+
+impl SideLog {
+    /// Makes the directory of an empty side log; its name in the parent directory is the caller's to make durable.
+    pub(crate) fn create(env: &Env, dir: &Path) -> Result<()> {
+        PartitionCore::create(env, ident(env), dir)
+    }
+
+    /// Opens it, with recovery where it was not closed, and loads what it says. Damage is an error unless salvaged.
+    pub(crate) fn open(env: &Arc<Env>, dir: &Path, durability: Durability) -> Result<Arc<Self>> {
+        let settings =
+            Settings { durability, segment_bytes: SEGMENT_BYTES, segment_age: None, record_limit: SEGMENT_BYTES };
+        let signal = Arc::new(Signal::default());
+        let partition = PartitionCore::open(env, ident(env), dir, settings, signal, &Floor::default())?;
+        let (table, upkeep) = load(&partition)?;
+        Ok(Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            partition,
+            durability,
+            order: Mutex::default(),
+            table: Mutex::new(table),
+            upkeep,
+        }))
+    }
+
+    /// The placemark of a group in a partition.
+    pub(crate) fn placemark(&self, key: PlacemarkKey) -> Option<Placemark> {
+        lock(&self.table).placemark(key)
+    }
+
+    /// Writes a placemark, to be waited for. `Fenced` when its group, or its log, has been deleted.
+    pub(crate) fn commit(&self, key: PlacemarkKey, offset: u64) -> Result<Commit<'_>> {
+        let _order = lock(&self.order);
+        let version = {
+            let mut table = lock(&self.table);
+            if table.catalog.owner(key.group) != Some(key.log) {
+                drop(table);
+                self.partition.check_usable()?;
+                return Err(Error::Fenced);
+            }
+            table.assign(key)
+        };
+        let placemark = Placemark { offset, version, committed_at: self.now() };
+        let appended = self.write(key, placemark)?;
+        lock(&self.table).wrote(key, placemark, appended.base);
+        Ok(Commit { side: self, key, placemark, appended })
+    }
+
+    /// Takes in a placemark that a transaction has decided, now or before this opening. It counts if it is newer than
+    /// what is known, and for a group that still exists. The journal has it, so that nothing is waited for.
+    pub(crate) fn decided(&self, decided: &DecidedPlacemark) -> Result<()> {
+        let key = PlacemarkKey { group: decided.group, log: decided.log, partition: decided.partition };
+        let placemark =
+            Placemark { offset: decided.offset, version: decided.version, committed_at: self.now() };
+        {
+            let _order = lock(&self.order);
+            let (known, newer) = {
+                let table = lock(&self.table);
+                (table.catalog.owner(key.group) == Some(key.log), table.is_newer(key, placemark.version))
+            };
+            if !known {
+                return Ok(());
+            }
+            if newer {
+                let appended = self.write(key, placemark)?;
+                lock(&self.table).wrote(key, placemark, appended.base);
+            }
+            lock(&self.table).show(key, placemark);
+        }
+        self.keep_small();
+        Ok(())
+    }
+
+    /// The version for a placemark that a transaction is about to decide.
+    pub(crate) fn next_version(&self, key: PlacemarkKey) -> u64 {
+        lock(&self.table).assign(key)
+    }
+
+    /// Appends a placemark's record, under `order`.
+    fn write(&self, key: PlacemarkKey, placemark: Placemark) -> Result<Appended> {
+        let key = SideKey::Placemark { group: key.group, log: key.log, partition: key.partition }.encode();
+        let value = SideValue::Placemark { offset: placemark.offset, version: placemark.version }.encode();
+        self.upkeep.added(key.len(), value.len());
+        self.partition.append_unsynced(&Record::new(&value).key(&key))
+    }
+
+    /// Where a group starts in a partition in which it has no placemark.
+    pub(crate) fn start(&self, key: PlacemarkKey) -> Option<u64> {
+        lock(&self.table).start(key)
+    }
+
+    /// Fixes where a group starts, in all these partitions or in none, as durably as the store's durability says.
+    pub(crate) fn set_starts(&self, starts: &[(PlacemarkKey, u64)]) -> Result<()> {
+        let change = |(key, offset): &(PlacemarkKey, u64)| {
+            let key = SideKey::Start { group: key.group, log: key.log, partition: key.partition };
+            Change::set(key, *offset)
+        };
+        self.change(|_| Ok(starts.iter().map(change).collect())).map(|_| ())
+    }
+
+    /// The same for one partition.
+    pub(crate) fn set_start(&self, key: PlacemarkKey, offset: u64) -> Result<()> {
+        self.set_starts(&[(key, offset)])
+    }
+
+    /// The number of a group of a log, if it is known.
+    pub(crate) fn known_group(&self, log: LogId, name: &str) -> Option<GroupId> {
+        lock(&self.table).catalog.group(log, name).map(|named| named.id)
+    }
+
+    /// The number of a group of a log; the group is made known when it is not. `Fenced` when the log was deleted.
+    pub(crate) fn group_id(&self, log: LogId, name: &str) -> Result<GroupId> {
+        if let Some(id) = self.known_group(log, name) {
+            return Ok(id);
+        }
+        self.change(|table| {
+            if table.catalog.group(log, name).is_some() {
+                return Ok(Vec::new());
+            }
+            if table.catalog.name_of(log).is_none() {
+                return Err(Error::Fenced);
+            }
+            let id = table.catalog.next_group.id.0;
+            Ok(vec![
+                Change::set(SideKey::NextGroup, u64::from(id) + 1),
+                Change::set(SideKey::Group { log, name: name.to_owned() }, u64::from(id)),
+            ])
+        })?;
+        self.known_group(log, name).ok_or(Error::Fenced)
+    }
+
+    /// Forgets a group of a log, with its placemarks and starting points.
+    pub(crate) fn remove_group(&self, log: LogId, name: &str) -> Result<()> {
+        self.change(|table| {
+            let Some(group) = table.catalog.group(log, name) else { return Ok(Vec::new()) };
+            let mut changes: Vec<Change> = table.keys_of(group.id).into_iter().map(Change::remove).collect();
+            changes.push(Change::remove(SideKey::Group { log, name: name.to_owned() }));
+            Ok(changes)
+        })
+        .map(|_| ())
+    }
+
+    /// A number for a new log. That it is taken is durable on return, whatever the durability.
+    pub(crate) fn take_log_id(&self) -> Result<LogId> {
+        let mut id = LogId::FIRST_USER;
+        let end = self.change(|table| {
+            id = table.catalog.next_log.id;
+            Ok(vec![Change::set(SideKey::NextLog, u64::from(id.0) + 1)])
+        })?;
+        self.partition.wait_durable(end)?;
+        Ok(id)
+    }
+
+    /// Makes a log known by its name, durably, whatever the durability.
+    pub(crate) fn register_log(&self, name: &str, id: LogId) -> Result<()> {
+        let end = self.change(|table| {
+            let next = table.catalog.next_log.id.0.max(id.0.saturating_add(1));
+            Ok(vec![
+                Change::set(SideKey::NextLog, u64::from(next)),
+                Change::set(SideKey::Log { name: name.to_owned() }, u64::from(id.0)),
+            ])
+        })?;
+        self.partition.wait_durable(end)
+    }
+
+    /// Forgets a log with all that belongs to it, durably, whatever the durability. A log that is not known may still
+    /// have groups, when a crash cut this short; they go too.
+    pub(crate) fn forget_log(&self, id: LogId) -> Result<()> {
+        let end = self.change(|table| {
+            let mut changes = Vec::new();
+            for (name, group) in table.catalog.groups_of(id) {
+                changes.extend(table.keys_of(group).into_iter().map(Change::remove));
+                changes.push(Change::remove(SideKey::Group { log: id, name: name.to_owned() }));
+            }
+            if let Some(name) = table.catalog.name_of(id) {
+                changes.push(Change::remove(SideKey::Log { name: name.to_owned() }));
+            }
+            Ok(changes)
+        })?;
+        self.partition.wait_durable(end)
+    }
+
+    /// The number of the log that has this name.
+    pub(crate) fn log_id(&self, name: &str) -> Option<LogId> {
+        lock(&self.table).catalog.log(name).map(|named| named.id)
+    }
+
+    /// The name of a log.
+    pub(crate) fn log_name(&self, id: LogId) -> Option<String> {
+        lock(&self.table).catalog.name_of(id).map(str::to_owned)
+    }
+
+    /// All logs, by name.
+    pub(crate) fn logs(&self) -> Vec<(String, LogId)> {
+        lock(&self.table).catalog.logs().map(|(name, id)| (name.to_owned(), id)).collect()
+    }
+
+    /// All groups, by log and name.
+    pub(crate) fn groups(&self) -> Vec<KnownGroup> {
+        let table = lock(&self.table);
+        table.catalog.groups().map(|(log, name, id)| KnownGroup { id, log, name: name.to_owned() }).collect()
+    }
+
+    /// The placemarks of a group, by partition.
+    pub(crate) fn placemarks_of(&self, group: GroupId) -> Vec<(PlacemarkKey, Placemark)> {
+        lock(&self.table).placemarks_of(group).collect()
+    }
+
+    /// The starting points of a group, by partition.
+    pub(crate) fn starts_of(&self, group: GroupId) -> Vec<(PlacemarkKey, u64)> {
+        lock(&self.table).starts_of(group).collect()
+    }
+
+    /// What every known group has moved past in a partition; `None` when no group is known. Partitions that came after
+    /// a group count from 0.
+    pub(crate) fn consumed(&self, log: LogId, partition: u32) -> Option<u64> {
+        self.places(log, partition).map(Option::unwrap_or_default).reduce(u64::min)
+    }
+
+    /// No offset below this may be given out in a partition: a group has a placemark, or starts, here.
+    pub(crate) fn least_end(&self, log: LogId, partition: u32) -> u64 {
+        self.places(log, partition).flatten().max().unwrap_or(0)
+    }
+
+    /// Where each group of a log is in a partition.
+    fn places(&self, log: LogId, partition: u32) -> impl Iterator<Item = Option<u64>> {
+        let table = lock(&self.table);
+        let place = |group| {
+            let key = PlacemarkKey { group, log, partition };
+            table.placemark(key).map(|placemark| placemark.offset).or_else(|| table.start(key))
+        };
+        let places: Vec<_> = table.catalog.groups_of(log).map(|(_, group)| place(group)).collect();
+        places.into_iter()
+    }
+
+    /// Everything written so far is on disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.partition.sync()
+    }
+
+    /// Refuses every further change, because of a failure that it cannot go on from.
+    pub(crate) fn close_latch(&self, error: &Error) {
+        self.partition.close_latch(error);
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.partition.env().storage.now())
+    }
+
+    /// Makes changes that are rare, one frame for all if they fit in one, and waits as the durability says. Returns the
+    /// offset behind them.
+    ///
+    /// No compaction runs meanwhile, so that none meets a record whose key the table does not have yet.
+    fn change(&self, plan: impl FnOnce(&Table) -> Result<Vec<Change>>) -> Result<u64> {
+        let end = {
+            let _running = lock(&self.upkeep.running);
+            let _order = lock(&self.order);
+            self.partition.check_usable()?;
+            let changes = plan(&lock(&self.table))?;
+            let mut end = self.partition.written_end();
+            for changes in changes.chunks(PER_FRAME) {
+                end = self.change_together(changes)?;
+            }
+            end
+        };
+        self.keep_small();
+        Ok(end)
+    }
+
+    fn change_together(&self, changes: &[Change]) -> Result<u64> {
+        let keys: Vec<_> = changes.iter().map(|change| change.key.encode()).collect();
+        let records: Vec<Record<'_>> = keys
+            .iter()
+            .zip(changes)
+            .map(|(key, change)| match &change.value {
+                Some(value) => Record::new(value).key(key),
+                None => Record::tombstone(key),
+            })
+            .collect();
+        let range = self.partition.append_batch(&records)?;
+        let now = self.now();
+        let mut table = lock(&self.table);
+        for ((offset, change), key) in range.clone().zip(changes).zip(&keys) {
+            self.upkeep.added(key.len(), change.value.as_ref().map_or(0, Vec::len));
+            table.take(&change.key, change.value.as_deref(), offset, now);
+        }
+        Ok(range.end)
+    }
+}
+
+/// Reads all of it, in order.
+fn load(partition: &Arc<PartitionCore>) -> Result<(Table, Upkeep)> {
+    let (mut table, upkeep) = (Table::default(), Upkeep::default());
+    let mut cursor = partition.cursor(partition.start())?;
+    while let Some(entry) = cursor.next()? {
+        let bytes = entry.key().unwrap_or_default();
+        upkeep.added(bytes.len(), entry.value().len());
+        if let Some(key) = SideKey::decode(bytes) {
+            let value = (!entry.is_tombstone()).then(|| entry.value());
+            table.take(&key, value, entry.offset(), entry.millis());
+        }
+    }
+    table.drop_orphans();
+    Ok((table, upkeep))
+}
+
+fn ident(env: &Env) -> Ident {
+    Ident { store: env.store, log: LogId::SIDE_LOG, partition: 0 }
+}

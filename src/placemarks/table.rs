@@ -1,0 +1,265 @@
+//! What the side log says, in memory: for every key what holds now, and which record says so.
+
+use std::collections::BTreeMap;
+
+use crate::format::{SideKey, SideValue};
+use crate::placemarks::catalog::Catalog;
+use crate::types::{GroupId, LogId, Millis};
+
+/// Whose placemark: a group's, in one partition of one log.
+///
+/// In this order, so that the placemarks of a group stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PlacemarkKey {
+    pub(crate) group: GroupId,
+    pub(crate) log: LogId,
+    pub(crate) partition: u32,
+}
+
+/// The next offset that a group will read in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Placemark {
+    pub(crate) offset: u64,
+    /// Grows with each commit of the key, from 1: of two records that are replayed in any order the newer one holds.
+    pub(crate) version: u64,
+    pub(crate) committed_at: Millis,
+}
+
+/// Which record of a key is the newest, for compaction.
+///
+/// A record may only be dropped for one that is durable: else power loss could take the newer after the older is gone.
+/// So a compaction first sets a bound, below which everything is made durable, and what is newer does not count for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// Offset of the newest record.
+    record: u64,
+    /// Offset of the one before it, where the newest is not below the bound of the last compaction.
+    settled: u64,
+}
+
+impl Newest {
+    pub(super) fn moved(&mut self, to: u64, bound: u64) {
+        if self.record < bound {
+            self.settled = self.record;
+        }
+        self.record = to;
+    }
+
+    /// Whether a record of the key at `offset` must stay.
+    pub(super) fn keeps(self, offset: u64, bound: u64) -> bool {
+        offset >= if self.record < bound { self.record } else { self.settled }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// What was committed last; its version is 0 as long as nothing was.
+    shown: Placemark,
+    /// The highest version that was given out.
+    assigned: u64,
+    /// The highest version that has a record.
+    written: u64,
+    newest: Newest,
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        shown: Placemark { offset: 0, version: 0, committed_at: Millis(0) },
+        assigned: 0,
+        written: 0,
+        newest: Newest { record: 0, settled: 0 },
+    };
+
+    fn show(&mut self, placemark: Placemark) {
+        if placemark.version > self.shown.version {
+            self.shown = placemark;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    offset: u64,
+    newest: Newest,
+}
+
+/// The state. Changed under the lock that orders the records.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    placemarks: BTreeMap<PlacemarkKey, Slot>,
+    starts: BTreeMap<PlacemarkKey, Start>,
+    pub(super) catalog: Catalog,
+    /// Records below this offset were made durable before the last compaction dropped any.
+    bound: u64,
+}
+
+impl Table {
+    pub(super) fn set_bound(&mut self, bound: u64) {
+        self.bound = bound;
+    }
+
+    /// Takes in one record, as it is loaded or has been written; `value` is `None` for a tombstone. Kinds and values
+    /// that this version does not know are skipped.
+    pub(super) fn take(&mut self, key: &SideKey, value: Option<&[u8]>, record: u64, time: Millis) {
+        match value {
+            Some(value) => self.put(key, value, record, time),
+            None => self.remove(key),
+        }
+    }
+
+    fn put(&mut self, key: &SideKey, value: &[u8], record: u64, time: Millis) {
+        let bound = self.bound;
+        match (key, SideValue::decode(key, value)) {
+            (SideKey::Placemark { group, log, partition }, Some(SideValue::Placemark { offset, version })) => {
+                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
+                let placemark = Placemark { offset, version, committed_at: time };
+                self.wrote(key, placemark, record);
+                self.show(key, placemark);
+            }
+            (SideKey::Start { group, log, partition }, Some(SideValue::Number(offset))) => {
+                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
+                let start = self.starts.entry(key).or_insert(Start { offset, newest: Newest::default() });
+                start.offset = offset;
+                start.newest.moved(record, bound);
+            }
+            (SideKey::Log { name }, Some(SideValue::Number(id))) => {
+                self.catalog.set_log(name, LogId(small(id)), record, bound);
+            }
+            (SideKey::Group { log, name }, Some(SideValue::Number(id))) => {
+                self.catalog.set_group(*log, name, GroupId(small(id)), record, bound);
+            }
+            (SideKey::NextLog, Some(SideValue::Number(id))) => {
+                let next = &mut self.catalog.next_log;
+                next.id = next.id.max(LogId(small(id)));
+                next.newest.moved(record, bound);
+            }
+            (SideKey::NextGroup, Some(SideValue::Number(id))) => {
+                let next = &mut self.catalog.next_group;
+                next.id = next.id.max(GroupId(small(id)));
+                next.newest.moved(record, bound);
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, key: &SideKey) {
+        match key {
+            SideKey::Placemark { group, log, partition } => {
+                self.placemarks.remove(&PlacemarkKey { group: *group, log: *log, partition: *partition });
+            }
+            SideKey::Start { group, log, partition } => {
+                self.starts.remove(&PlacemarkKey { group: *group, log: *log, partition: *partition });
+            }
+            SideKey::Log { name } => self.catalog.remove_log(name),
+            SideKey::Group { log, name } => self.catalog.remove_group(*log, name),
+            // Counters are never removed.
+            SideKey::NextLog | SideKey::NextGroup => {}
+        }
+    }
+
+    /// Whether compaction keeps the record with this key, at this offset. A tombstone has done its work once all older
+    /// records of its key go with it; a kind that is not known is kept.
+    pub(super) fn keeps(&self, key: &[u8], offset: u64) -> bool {
+        let Some(key) = SideKey::decode(key) else { return true };
+        let newest = match &key {
+            SideKey::Placemark { group, log, partition } => {
+                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
+                self.placemarks.get(&key).map(|slot| slot.newest)
+            }
+            SideKey::Start { group, log, partition } => {
+                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
+                self.starts.get(&key).map(|start| start.newest)
+            }
+            SideKey::Log { name } => self.catalog.log(name).map(|named| named.newest),
+            SideKey::Group { log, name } => self.catalog.group(*log, name).map(|named| named.newest),
+            SideKey::NextLog => Some(self.catalog.next_log.newest),
+            SideKey::NextGroup => Some(self.catalog.next_group.newest),
+        };
+        newest.is_some_and(|newest| newest.keeps(offset, self.bound))
+    }
+
+    /// The version that the next commit of a key has. From here on the key is known, so that a compaction that meets
+    /// its first record before [`wrote`](Self::wrote) keeps it.
+    pub(super) fn assign(&mut self, key: PlacemarkKey) -> u64 {
+        let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
+        slot.assigned += 1;
+        slot.assigned
+    }
+
+    /// Whether a version is newer than all that have a record.
+    pub(super) fn is_newer(&self, key: PlacemarkKey, version: u64) -> bool {
+        self.placemarks.get(&key).is_none_or(|slot| version > slot.written)
+    }
+
+    /// A placemark has been written, which does not show it yet.
+    pub(super) fn wrote(&mut self, key: PlacemarkKey, placemark: Placemark, record: u64) {
+        let bound = self.bound;
+        let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
+        slot.assigned = slot.assigned.max(placemark.version);
+        if placemark.version > slot.written {
+            slot.written = placemark.version;
+            slot.newest.moved(record, bound);
+        }
+    }
+
+    /// A placemark is as durable as it is to be. One whose key was removed meanwhile stays removed.
+    pub(super) fn show(&mut self, key: PlacemarkKey, placemark: Placemark) {
+        if let Some(slot) = self.placemarks.get_mut(&key) {
+            slot.show(placemark);
+        }
+    }
+
+    pub(super) fn placemark(&self, key: PlacemarkKey) -> Option<Placemark> {
+        self.placemarks.get(&key).map(|slot| slot.shown).filter(|shown| shown.version > 0)
+    }
+
+    pub(super) fn start(&self, key: PlacemarkKey) -> Option<u64> {
+        self.starts.get(&key).map(|start| start.offset)
+    }
+
+    /// The placemarks of a group, by partition.
+    pub(super) fn placemarks_of(&self, group: GroupId) -> impl Iterator<Item = (PlacemarkKey, Placemark)> {
+        self.placemarks
+            .range(keys_of(group))
+            .map(|(key, slot)| (*key, slot.shown))
+            .filter(|(_, shown)| shown.version > 0)
+    }
+
+    /// The starting points of a group, by partition.
+    pub(super) fn starts_of(&self, group: GroupId) -> impl Iterator<Item = (PlacemarkKey, u64)> {
+        self.starts.range(keys_of(group)).map(|(key, start)| (*key, start.offset))
+    }
+
+    /// All keys that belong to a group, also those whose first commit is still on its way to the disk.
+    pub(super) fn keys_of(&self, group: GroupId) -> Vec<SideKey> {
+        let placemark = |key: &PlacemarkKey| SideKey::Placemark {
+            group: key.group,
+            log: key.log,
+            partition: key.partition,
+        };
+        let start =
+            |key: &PlacemarkKey| SideKey::Start { group: key.group, log: key.log, partition: key.partition };
+        let placemarks = self.placemarks.range(keys_of(group)).map(|(key, _)| placemark(key));
+        placemarks.chain(self.starts.range(keys_of(group)).map(|(key, _)| start(key))).collect()
+    }
+
+    /// Forgets what belongs to groups that are not there any more: what is left of a deletion that a crash cut short.
+    pub(super) fn drop_orphans(&mut self) {
+        let catalog = &self.catalog;
+        self.placemarks.retain(|key, _| catalog.owner(key.group) == Some(key.log));
+        self.starts.retain(|key, _| catalog.owner(key.group) == Some(key.log));
+    }
+}
+
+fn keys_of(group: GroupId) -> std::ops::RangeInclusive<PlacemarkKey> {
+    PlacemarkKey { group, log: LogId(0), partition: 0 }..=PlacemarkKey {
+        group,
+        log: LogId(u32::MAX),
+        partition: u32::MAX,
+    }
+}
+
+/// Numbers of logs and groups are counted from 1 in 32 bits; what could not have been written counts as none left.
+fn small(id: u64) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,191 @@
+//! One log: its options, and its partitions, which only ever become more.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use crate::partition::{PartitionCore, Settings, lock};
+use crate::record::Record;
+use crate::storage::Signal;
+use crate::store::partitioner::partition_of;
+use crate::types::LogId;
+use crate::{Compaction, Durability, Error, LogOptions, Result};
+
+/// A log, shared by all its handles.
+#[derive(Debug)]
+pub(crate) struct LogCore {
+    id: LogId,
+    name: String,
+    dir: PathBuf,
+    /// The store's durability, for where the log has none of its own.
+    durability: Durability,
+    /// Whether every record must have a key. Fixed when the log is made.
+    keyed: bool,
+    /// Changed under the lock of the log's slot in the store only.
+    options: Mutex<LogOptions>,
+    partitions: Generation,
+    /// Wakes who waits for records in any of the partitions, or for more partitions.
+    signal: Arc<Signal>,
+    /// Whose turn it is among the partitions, for records without a key.
+    turn: AtomicU32,
+    deleted: AtomicBool,
+}
+
+/// All partitions at some time, and those of the time after the log has grown. Found without a lock and without
+/// counting a reference, since every append comes by here.
+#[derive(Debug)]
+struct Generation {
+    partitions: Vec<Arc<PartitionCore>>,
+    next: OnceLock<Box<Self>>,
+}
+
+impl LogCore {
+    pub(super) fn new(
+        id: LogId,
+        name: &str,
+        dir: PathBuf,
+        options: LogOptions,
+        durability: Durability,
+        partitions: Vec<Arc<PartitionCore>>,
+        signal: Arc<Signal>,
+    ) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            dir,
+            durability,
+            keyed: options.compaction == Some(Compaction::KeepLatest),
+            options: Mutex::new(options),
+            partitions: Generation { partitions, next: OnceLock::new() },
+            signal,
+            turn: AtomicU32::new(0),
+            deleted: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn id(&self) -> LogId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Notified when records become readable in any partition, when partitions are added, and when the log is closed.
+    pub(crate) fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+
+    /// The options as they are stored with the log.
+    pub(crate) fn options(&self) -> LogOptions {
+        *self.lock_options()
+    }
+
+    pub(super) fn lock_options(&self) -> MutexGuard<'_, LogOptions> {
+        lock(&self.options)
+    }
+
+    /// What `Ok` of an append means.
+    pub(crate) fn durability(&self) -> Durability {
+        self.options().durability.unwrap_or(self.durability)
+    }
+
+    pub(super) fn settings(&self, options: &LogOptions) -> Settings {
+        Settings::of(options, self.durability)
+    }
+
+    /// All partitions, by number. There may be more at the next call, never fewer.
+    #[inline]
+    pub(crate) fn partitions(&self) -> &[Arc<PartitionCore>] {
+        let mut generation = &self.partitions;
+        while let Some(next) = generation.next.get() {
+            generation = next;
+        }
+        &generation.partitions
+    }
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        // Bounded by `LogOptions::MAX_PARTITIONS`.
+        u32::try_from(self.partitions().len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn partition(&self, number: u32) -> Result<&Arc<PartitionCore>> {
+        self.partitions().get(number as usize).ok_or_else(|| Error::NoSuchPartition {
+            log: self.name.clone(),
+            partition: number,
+            partitions: self.partition_count(),
+        })
+    }
+
+    /// Adds partitions to those that there are, and wakes who waits on the log.
+    pub(super) fn grow(&self, more: Vec<Arc<PartitionCore>>) {
+        let mut generation = &self.partitions;
+        while let Some(next) = generation.next.get() {
+            generation = next;
+        }
+        let partitions = generation.partitions.iter().cloned().chain(more).collect();
+        // Logs grow under the lock of their slot, so that no one else has set it meanwhile.
+        let _ = generation.next.set(Box::new(Self::generation(partitions)));
+        self.signal.notify();
+    }
+
+    fn generation(partitions: Vec<Arc<PartitionCore>>) -> Generation {
+        Generation { partitions, next: OnceLock::new() }
+    }
+
+    /// The partition for a record: that of its key. Without a key it is `unkeyed`, where records without a key stay
+    /// together, or the next in turn. A log that is compacted by key takes no record without one.
+    #[inline]
+    pub(crate) fn choose(&self, record: &Record<'_>, unkeyed: Option<u32>) -> Result<&Arc<PartitionCore>> {
+        self.check_key(record, 0)?;
+        let partitions = self.partitions();
+        let at = if partitions.len() == 1 {
+            0
+        } else {
+            match record.key_bytes() {
+                Some(key) => partition_of(key, self.partition_count()),
+                None => unkeyed.unwrap_or_else(|| self.next_turn()),
+            }
+        };
+        self.partition(at)
+    }
+
+    /// The partition for the next records without a key.
+    pub(crate) fn next_turn(&self) -> u32 {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        turn.checked_rem(self.partition_count()).unwrap_or(0)
+    }
+
+    /// Refuses a record without a key in a log that is compacted by key.
+    #[inline]
+    pub(crate) fn check_key(&self, record: &Record<'_>, place: usize) -> Result<()> {
+        if self.keyed && record.key_bytes().is_none() {
+            return Err(Error::option(
+                "key",
+                format!("is missing in record {place} of the batch: log {:?} keeps the latest record of every key", self.name),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Partitions of a deleted log answer `Closed`; this says why.
+    #[cold]
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Closed if self.is_deleted() => Error::NoSuchLog { name: self.name.clone() },
+            other => other,
+        }
+    }
+}
