@@ -79,3 +79,20 @@ impl ConsumerBuilder {
         Consumer::join(self.log.handle(), self.log.core(), &self.group, self.choices)
     }
 }
+
+impl Log {
+    /// A consumer of this log, in the group of this name; the calls that follow choose how it reads.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// let mut mail = orders.consumer("mail").max_poll_records(10).at_most_once()?;
+    /// assert!(mail.poll(std::time::Duration::ZERO)?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consumer(&self, group: &str) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), group)
+    }
+}

@@ -8,7 +8,7 @@ use crate::partition::{PartitionCore, lock};
 use crate::placemarks::PlacemarkKey;
 use crate::store::{Handle, StoreCore};
 use crate::types::Millis;
-use crate::{Error, Log, ResetTo, Result};
+use crate::{Error, Log, ResetTo, Result, Store};
 
 /// A group by its name, on all logs that know it. See [`Store::group`](crate::Store::group).
 #[derive(Debug, Clone)]
@@ -167,4 +167,27 @@ fn target(partition: &Arc<PartitionCore>, from: u64, to: ResetTo) -> Result<u64>
         ResetTo::ShiftBy(by) => from.saturating_add_signed(by),
     };
     Ok(wanted.clamp(start, end))
+}
+
+impl Store {
+    /// The names of all groups that any log knows, sorted.
+    pub fn groups(&self) -> Result<Vec<String>> {
+        Ok(Group::names(self.handle().core()?))
+    }
+
+    /// A group by its name, whether it is known or not.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = placemark::Store::open(dir.path())?;
+    /// for at in store.group("billing").placemarks()? {
+    ///     println!("{} {} at {}, {} behind", at.log, at.partition, at.offset, at.lag);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn group(&self, name: &str) -> Group {
+        Group::new(self.handle().clone(), name)
+    }
 }

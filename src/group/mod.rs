@@ -7,5 +7,5 @@ mod registry;
 
 pub(crate) use assignment::MemberId;
 pub(crate) use membership::{Membership, Reading};
-pub(crate) use progress::BatchId;
+pub(crate) use progress::{BatchId, Progress};
 pub(crate) use registry::{GroupState, Registry};
