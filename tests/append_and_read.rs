@@ -10,7 +10,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use placemark::{Error, Log, LogOptions, Record, StartAt, Store};
+use placemark::{Entry, Error, Log, LogOptions, Record, StartAt, Store};
 
 use common::{Numbers, SHORT, WAIT, entries, files, in_cache, offsets, options, scratch, values, within};
 
@@ -57,17 +57,11 @@ fn every_shape_of_record_comes_back_as_written() {
     let time = UNIX_EPOCH + Duration::from_millis(1_234_567_890_123);
     let check = |log: &Log| {
         let entries = entries(log.partition(0).unwrap().read(StartAt::Earliest).unwrap());
-        let shapes: Vec<_> = entries.iter().map(|it| (it.key(), it.value(), it.is_tombstone())).collect();
-        let expected: [(Option<&[u8]>, &[u8], bool); 7] = [
-            (None, b"plain", false),
-            (None, b"", false),
-            (Some(b""), b"empty key", false),
-            (Some(b"key"), b"", false),
-            (Some(b"key"), b"", true),
-            (Some(b"\0\xff"), b"all", false),
-            (None, b"headers", false),
-        ];
-        assert_eq!(shapes, expected);
+        let keys: Vec<_> = entries.iter().map(Entry::key).collect();
+        assert_eq!(keys, [None, None, Some(&b""[..]), Some(b"key"), Some(b"key"), Some(b"\0\xff"), None]);
+        let values: Vec<_> = entries.iter().map(Entry::value).collect();
+        assert_eq!(values, [&b"plain"[..], b"", b"empty key", b"", b"", b"all", b"headers"]);
+        assert!(entries.iter().all(|entry| entry.is_tombstone() == (entry.offset() == 4)));
         let headers: Vec<_> = entries[5].headers().collect();
         assert_eq!(headers, [("a", &b"1"[..]), ("b", b""), ("a", b"2"), ("größe", b"\xff\0")]);
         assert_eq!(entries[5].header("a"), Some(&b"1"[..]), "the first of a name");
@@ -139,7 +133,7 @@ fn an_offset_outside_the_partition_is_refused_with_its_bounds() {
     for asked in [3, 1000, u64::MAX] {
         match partition.read(StartAt::Offset(asked)) {
             Err(Error::OffsetOutOfRange { requested, start, end }) => {
-                assert_eq!((requested, start, end), (asked, 0, 2))
+                assert_eq!((requested, start, end), (asked, 0, 2));
             }
             other => panic!("{other:?}"),
         }
