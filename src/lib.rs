@@ -16,7 +16,7 @@ mod transaction;
 mod types;
 
 pub use consumer::{
-    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, Group, GroupPlacemark, Lag, Mode, Placemark,
+    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, Group, GroupPlacemark, Lag, Placemark,
     Reset, Stopper,
 };
 pub use error::{Error, Result};

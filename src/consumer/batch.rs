@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::consumer::mode::{AtLeastOnce, ExactlyOnce, Mode};
+use crate::consumer::mode::{AtLeastOnce, ExactlyOnce};
 use crate::consumer::subscription::Subscription;
 use crate::group::BatchId;
 use crate::transaction::Transaction;
@@ -16,7 +16,7 @@ use crate::{Entry, Error, Result};
 /// It may go to another thread, and batches may be settled in any order: the placemark moves over what is settled
 /// without a gap. A batch that is dropped unsettled, by leaving early or by a panic, is delivered again, first at the
 /// next poll. At most once, it was settled before it was handed out.
-pub struct Batch<M: Mode> {
+pub struct Batch<M> {
     subscription: Arc<Subscription>,
     partition: u32,
     /// `None` once it is settled.
@@ -24,7 +24,7 @@ pub struct Batch<M: Mode> {
     entries: Vec<Entry>,
     offsets: Range<u64>,
     skipped: u64,
-    mode: PhantomData<M>,
+    mode: PhantomData<fn() -> M>,
 }
 
 /// Where a group is in a partition of a log: what is to be kept with results that live elsewhere.
@@ -41,7 +41,7 @@ pub struct Placemark {
     pub offset: u64,
 }
 
-impl<M: Mode> Batch<M> {
+impl<M> Batch<M> {
     pub(super) fn new(
         subscription: &Arc<Subscription>,
         partition: u32,
@@ -128,7 +128,7 @@ impl Batch<ExactlyOnce> {
     }
 }
 
-impl<M: Mode> Drop for Batch<M> {
+impl<M> Drop for Batch<M> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             self.subscription.drop_batch(self.partition, id);
@@ -136,7 +136,7 @@ impl<M: Mode> Drop for Batch<M> {
     }
 }
 
-impl<'a, M: Mode> IntoIterator for &'a Batch<M> {
+impl<'a, M> IntoIterator for &'a Batch<M> {
     type Item = &'a Entry;
     type IntoIter = std::slice::Iter<'a, Entry>;
 
@@ -145,7 +145,7 @@ impl<'a, M: Mode> IntoIterator for &'a Batch<M> {
     }
 }
 
-impl<M: Mode> fmt::Debug for Batch<M> {
+impl<M> fmt::Debug for Batch<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("group", &self.subscription.group.name)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Mode};
+use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Settlement};
 use crate::consumer::{Choices, Consumer};
 use crate::types::check_name;
 use crate::{Error, Log, Result, StartAt};
@@ -47,7 +47,7 @@ impl ConsumerBuilder {
     /// [`Error::InvalidName`] for the group's name, [`Error::InvalidOption`], and [`Error::OffsetOutOfRange`] for a new
     /// group's [`StartAt::Offset`] that a partition does not have.
     pub fn at_most_once(self) -> Result<Consumer<AtMostOnce>> {
-        self.join()
+        self.join(Settlement::First)
     }
 
     /// Joins the group as a consumer that loses nothing, and after a crash sees again what was in hand.
@@ -56,7 +56,7 @@ impl ConsumerBuilder {
     ///
     /// As for [`at_most_once`](Self::at_most_once).
     pub fn at_least_once(self) -> Result<Consumer<AtLeastOnce>> {
-        self.join()
+        self.join(Settlement::Later)
     }
 
     /// Joins the group as a consumer whose results, in logs of the same store, move together with its placemark.
@@ -65,10 +65,10 @@ impl ConsumerBuilder {
     ///
     /// As for [`at_most_once`](Self::at_most_once).
     pub fn exactly_once(self) -> Result<Consumer<ExactlyOnce>> {
-        self.join()
+        self.join(Settlement::Alone)
     }
 
-    fn join<M: Mode>(self) -> Result<Consumer<M>> {
+    fn join<M>(mut self, settlement: Settlement) -> Result<Consumer<M>> {
         check_name(&self.group)?;
         if self.choices.max_poll_records == 0 {
             return Err(Error::option("max_poll_records", "is 0: a batch has at least one record"));
@@ -76,6 +76,7 @@ impl ConsumerBuilder {
         if self.choices.processing_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::option("processing_timeout", "is 0: no batch could be processed in that"));
         }
+        self.choices.settlement = settlement;
         Consumer::join(self.log.handle(), self.log.core(), &self.group, self.choices)
     }
 }

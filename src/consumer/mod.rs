@@ -17,8 +17,9 @@ use std::time::Duration;
 pub use batch::{Batch, Placemark};
 pub use builder::ConsumerBuilder;
 pub use group::{Group, GroupPlacemark, Reset};
-pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Mode};
+pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 
+use crate::consumer::mode::Settlement;
 use crate::group::{MemberId, Reading};
 use crate::partition::Cursor;
 use crate::storage::{Deadline, Signal};
@@ -33,11 +34,12 @@ pub(crate) struct Choices {
     start_at: StartAt,
     max_poll_records: usize,
     processing_timeout: Option<Duration>,
+    settlement: Settlement,
 }
 
 impl Default for Choices {
     fn default() -> Self {
-        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None }
+        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None, settlement: Settlement::Later }
     }
 }
 
@@ -68,7 +70,7 @@ impl Default for Choices {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Consumer<M: Mode> {
+pub struct Consumer<M> {
     subscription: Arc<Subscription>,
     member: MemberId,
     choices: Choices,
@@ -77,7 +79,7 @@ pub struct Consumer<M: Mode> {
     closed: bool,
     /// Keeps the store open.
     handle: Handle,
-    mode: PhantomData<M>,
+    mode: PhantomData<fn() -> M>,
 }
 
 /// Ends a blocked poll from another thread. See [`Consumer::stopper`].
@@ -118,7 +120,7 @@ struct Filled {
     skipped: u64,
 }
 
-impl<M: Mode> Consumer<M> {
+impl<M> Consumer<M> {
     fn join(handle: &Handle, log: &Arc<LogCore>, group: &str, choices: Choices) -> Result<Self> {
         let (subscription, member) = Subscription::join(handle.core()?, log, group, choices.start_at)?;
         Ok(Self {
@@ -217,7 +219,7 @@ impl<M: Mode> Consumer<M> {
         self.check_open()?;
         let offset = resolve(self.subscription.log.partition(partition)?, to)?;
         let mut members = self.subscription.group.members();
-        members.seek(self.member, partition, offset, M::ALONE).map_err(|_| not_assigned(partition))
+        members.seek(self.member, partition, offset, self.choices.settlement == Settlement::Alone).map_err(|_| not_assigned(partition))
     }
 
     /// Delivers nothing from a partition until it is resumed, or assigned to another member.
@@ -292,7 +294,7 @@ impl<M: Mode> Consumer<M> {
             let ready = |partition: u32, from: u64| log.partition(partition).is_ok_and(|core| core.end() != from);
             let reading = {
                 let mut members = self.subscription.group.members();
-                members.begin_read(self.member, M::ALONE, |partition, fetch| {
+                members.begin_read(self.member, self.choices.settlement == Settlement::Alone, |partition, fetch| {
                     fetch.until.is_some() || ready(partition, fetch.from)
                 })
             };
@@ -357,7 +359,7 @@ impl<M: Mode> Consumer<M> {
         }
         let mut id = None;
         let mut commit = None;
-        if M::SETTLED_FIRST {
+        if self.choices.settlement == Settlement::First {
             let floor = progress.deliver_settled(&range);
             let key = self.subscription.key(reading.partition);
             commit = floor.map(|floor| self.subscription.store.side().commit(key, floor)).transpose()?;
@@ -373,13 +375,13 @@ impl<M: Mode> Consumer<M> {
     }
 }
 
-impl<M: Mode> Drop for Consumer<M> {
+impl<M> Drop for Consumer<M> {
     fn drop(&mut self) {
         self.leave();
     }
 }
 
-impl<M: Mode> fmt::Debug for Consumer<M> {
+impl<M> fmt::Debug for Consumer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
             .field("group", &self.subscription.group.name)

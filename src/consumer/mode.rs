@@ -1,7 +1,5 @@
 //! When a consumer's placemark moves.
 
-use std::fmt::Debug;
-
 /// The placemark moves, durably, before a batch is handed out: no record is handed out twice, whatever crashes, and one
 /// that was in hand at a crash is not seen again.
 #[derive(Debug, Clone, Copy)]
@@ -24,27 +22,13 @@ pub struct AtLeastOnce;
 #[non_exhaustive]
 pub struct ExactlyOnce;
 
-/// One of the modes.
-pub trait Mode: sealed::Sealed + Debug + Send + Sync + 'static {}
-
-impl Mode for AtMostOnce {}
-impl Mode for AtLeastOnce {}
-impl Mode for ExactlyOnce {}
-
-pub(crate) mod sealed {
-    /// How a mode differs for the machinery; kept from the outside.
-    pub trait Sealed {
-        /// Whether a batch counts as settled before it is handed out.
-        const SETTLED_FIRST: bool = false;
-        /// Whether a partition has one batch in flight at a time.
-        const ALONE: bool = false;
-    }
-
-    impl Sealed for super::AtMostOnce {
-        const SETTLED_FIRST: bool = true;
-    }
-    impl Sealed for super::AtLeastOnce {}
-    impl Sealed for super::ExactlyOnce {
-        const ALONE: bool = true;
-    }
+/// What a mode means for the machinery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// Before a batch is handed out.
+    First,
+    /// When the batch is committed.
+    Later,
+    /// With a transaction, so that a partition has one batch in flight at a time.
+    Alone,
 }
