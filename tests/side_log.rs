@@ -89,8 +89,8 @@ fn a_kill_at_any_time_of_the_compaction_loses_no_placemark() {
                 busy.poll(WAIT).unwrap().unwrap().commit().unwrap();
             }
             // The files are copied while the work that the commits set off goes on behind them.
-            if round % 5 == 0 {
-                let Some(killed) = consistent_image(dir.path()) else { continue };
+            let killed = if round % 5 == 0 { consistent_image(dir.path()) } else { None };
+            if let Some(killed) = killed {
                 let store = in_cache().open(killed.path()).unwrap();
                 let offset = |group: &str| store.group(group).placemarks().unwrap()[0].offset;
                 assert_eq!((offset("quiet"), offset("busy")), (1, 997));

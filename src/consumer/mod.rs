@@ -323,18 +323,26 @@ impl<M> Consumer<M> {
         let skipped_before = cursor.skipped();
         let until = reading.fetch.until.unwrap_or(u64::MAX);
         let mut entries: Vec<Entry> = Vec::new();
+        // What has no record up to here is a gap, if all that is there is read.
         let mut reached = end.min(until).max(from);
-        while cursor.position() < until && entries.len() < self.choices.max_poll_records {
-            let Some(entry) = cursor.next()? else { break };
-            if entry.offset() >= until {
+        while cursor.position() < until {
+            if entries.len() >= self.choices.max_poll_records {
+                reached = cursor.position();
                 break;
             }
-            entries.push(entry);
-        }
-        if entries.len() >= self.choices.max_poll_records {
-            reached = cursor.position();
-        } else if let Some(last) = entries.last() {
-            reached = reached.max(last.offset() + 1);
+            match cursor.next() {
+                Ok(Some(entry)) if entry.offset() < until => {
+                    reached = reached.max(entry.offset() + 1);
+                    entries.push(entry);
+                }
+                Ok(_) => break,
+                Err(error) if entries.is_empty() => return Err(error),
+                Err(_) => {
+                    // What was read before the damage is delivered first; the next poll meets it again.
+                    reached = cursor.position();
+                    break;
+                }
+            }
         }
         let skipped = (from - wanted) + (cursor.skipped() - skipped_before);
         self.cursors.insert(reading.partition, cursor);

@@ -34,13 +34,14 @@ struct Rewrite {
 const PIECE: usize = 1 << 20;
 
 impl PartitionCore {
-    /// Rewrites all sealed segments into as few as hold what `keep` keeps. Records without a key are kept.
-    pub(crate) fn compact(self: &Arc<Self>, keep: Keep<'_>) -> Result<()> {
+    /// Rewrites all sealed segments into as few as hold what `keep` keeps. Records without a key are kept. Returns the
+    /// bytes of the sealed segments that are left.
+    pub(crate) fn compact(self: &Arc<Self>, keep: Keep<'_>) -> Result<u64> {
         let mut manifest = lock(&self.manifest);
         self.check_usable()?;
         self.seal_locked(&mut manifest)?;
         let old = manifest.sealed.clone();
-        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(0) };
         let generation = old.iter().map(|entry| entry.generation).max().unwrap_or(0) + 1;
         self.latch.guard(&self.dir, || {
             let capacity = lock(&self.appender).settings.capacity();
@@ -55,7 +56,8 @@ impl PartitionCore {
             self.write_manifest(&manifest)
         })?;
         self.swap(&manifest.sealed, old.len());
-        self.remove(&old)
+        self.remove(&old)?;
+        Ok(manifest.sealed.iter().map(|segment| u64::from(segment.len)).sum())
     }
 
     /// Shows readers the new segments; those who hold an old one finish it.

@@ -9,7 +9,7 @@ use crate::format::{Ident, Manifest, Part, RecoveryPoint, State};
 use crate::partition::roll::{MANIFEST, point};
 use crate::partition::{Appender, Commit, Env, Latch, PartitionCore, Settings, extent_of, lock};
 use crate::segment::{FIRST_FRAME, Segment, Writer, WriterShape};
-use crate::storage::Signal;
+use crate::storage::{Signal, replace};
 use crate::types::Millis;
 use crate::{Durability, Result};
 
@@ -50,7 +50,7 @@ impl PartitionCore {
             ceiling: None,
             state: State::Clean,
         };
-        super::roll::replace(storage, &dir.join(MANIFEST), &manifest.encode())?;
+        replace(storage, &dir.join(MANIFEST), &manifest.encode())?;
         storage.sync_dir(dir).at(dir)
     }
 

@@ -39,7 +39,6 @@ pub(crate) use lifecycle::Floor;
 pub(crate) use read::{Backlog, Cursor};
 pub(crate) use recovery::read_small;
 pub use report::{Cut, Damage, RecoveryReport};
-pub(crate) use roll::replace;
 
 use crate::format::{Ident, Manifest};
 use crate::segment::{Extent, Rolled, Segment, Writer};

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{DecodeError, Ident, Manifest, State};
-use crate::partition::roll::{MANIFEST, point, replace};
+use crate::partition::roll::{MANIFEST, point};
 use crate::partition::{Env, Floor, Settings, extent_of};
 use crate::segment::{
     Extent, FIRST_FRAME, FrameReader, Index, Placed, Rolled, Segment, Writer, WriterShape, index_path,
     parse_segment_name, segment_name,
 };
-use crate::storage::{File, Mode, Storage};
+use crate::storage::{File, Mode, Storage, replace};
 use crate::types::{Millis, Pos};
 use crate::{Error, RecoveryMode, Result};
 
@@ -150,12 +150,23 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
     if !tail.contains_key(&manifest.active) {
         return Err(Error::corrupt(&dir.join(segment_name(manifest.active, 0)), 0, "the active segment is missing"));
     }
-    if matches!(manifest.state, State::Clean)
-        && let Some(path) = tail.values().nth(1)
-    {
-        return Err(Error::corrupt(path, 0, "the manifest was closed and does not know this segment"));
+    if matches!(manifest.state, State::Clean) {
+        for path in tail.values().skip(1) {
+            // A closed partition has none behind its active one: what never got a header was never begun.
+            if !is_unbegun(storage, path)? {
+                let reason = "the partition was closed, and its manifest does not know this segment";
+                return Err(Error::corrupt(path, 0, reason));
+            }
+            storage.remove_file(path).at(path)?;
+        }
     }
     Ok(tail)
+}
+
+/// Whether a segment's file has not even a header.
+fn is_unbegun(storage: &dyn Storage, path: &Path) -> Result<bool> {
+    let file = storage.open(path, Mode::Read).at(path)?;
+    Ok(FrameReader::new(file.as_ref(), path)?.last_written(Pos(0))? == Pos(0))
 }
 
 /// One segment of the tail, as far as it was walked.

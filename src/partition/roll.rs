@@ -1,13 +1,12 @@
 //! From a full segment to a sealed one, and the manifest that tells them apart.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{Manifest, RecoveryPoint};
 use crate::partition::{Appender, PartitionCore, lock};
 use crate::segment::{Extent, FIRST_FRAME, Rolled, Segment, Writer, WriterShape, index_path};
-use crate::storage::{Mode, Storage};
+use crate::storage::replace;
 use crate::types::Millis;
 use crate::{Durability, Result};
 
@@ -200,17 +199,4 @@ pub(super) fn point(segment: &Segment, extent: &Extent) -> RecoveryPoint {
         records: extent.records,
         newest: extent.newest,
     }
-}
-
-/// Writes a file beside the one at `path`, makes its bytes durable, and gives it the name. The name is durable once
-/// the directory is synced.
-pub(crate) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
-    let unfinished = path.with_added_extension("new");
-    if storage.kind(&unfinished).at(&unfinished)?.is_some() {
-        storage.remove_file(&unfinished).at(&unfinished)?;
-    }
-    let file = storage.open(&unfinished, Mode::Create).at(&unfinished)?;
-    file.write_at(bytes, 0).at(&unfinished)?;
-    file.sync().at(&unfinished)?;
-    storage.rename(&unfinished, path).at(path)
 }

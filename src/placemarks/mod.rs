@@ -29,7 +29,7 @@ use table::Table;
 use upkeep::Upkeep;
 
 /// Size of its segments. Small, so that compaction, which leaves the active one alone, leaves little.
-const SEGMENT_BYTES: u64 = 1 << 20;
+const SEGMENT_BYTES: u64 = 1 << 19;
 
 /// So many records go into one frame when a log is forgotten.
 const PER_FRAME: usize = 1000;

@@ -8,10 +8,10 @@ use crate::partition::lock;
 use crate::placemarks::SideLog;
 
 /// Over what the last compaction left, so much may be added before the background compacts again.
-const SOFT: u64 = 2 << 20;
+const SOFT: u64 = 1 << 20;
 
 /// From here on a committing thread compacts before it goes on, so that the size is bounded however fast they commit.
-const HARD: u64 = 5 << 20;
+const HARD: u64 = 5 << 19;
 
 /// A closed side log is under this, if what it says is.
 const CLOSED: u64 = 512 << 10;
@@ -55,9 +55,10 @@ impl Upkeep {
         self.size() > left.saturating_mul(2).max(CLOSED)
     }
 
-    fn compacted(&self, bytes: u64) {
-        self.size.store(bytes, Ordering::Relaxed);
-        self.left.store(bytes, Ordering::Relaxed);
+    /// `left` is what compaction kept, `size` what there is with what was added since.
+    fn compacted(&self, left: u64, size: u64) {
+        self.size.store(size, Ordering::Relaxed);
+        self.left.store(left, Ordering::Relaxed);
     }
 }
 
@@ -93,9 +94,9 @@ impl SideLog {
     fn compact_sealed(&self) -> Result<()> {
         lock(&self.table).set_bound(self.partition.written_end());
         self.partition.sync()?;
-        self.partition.compact(&|key, offset| lock(&self.table).keeps(key, offset))?;
+        let left = self.partition.compact(&|key, offset| lock(&self.table).keeps(key, offset))?;
         let backlog = self.partition.backlog(self.partition.start())?;
-        self.upkeep.compacted(backlog.bytes);
+        self.upkeep.compacted(left, backlog.bytes);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ pub(crate) use writer::{Placed, Rolled, Writer, WriterShape};
 
 use crate::error::At;
 use crate::format::{HeaderFault, Ident, SealedSegment, Seed, SegmentHeader};
-use crate::storage::{Map, Mode, Storage};
+use crate::storage::{Map, Mode, Storage, replace};
 use crate::types::{Millis, Pos};
 use crate::{Error, Result};
 
@@ -233,8 +233,21 @@ impl Segment {
         let map = file.map(readable.index(), false).at(&self.path)?;
         map.fill(readable.index());
         let bytes = map.bytes(0..readable.index()).unwrap_or_default();
-        let index = Index::load(storage, self, readable).unwrap_or_else(|| Index::rebuild(self, bytes));
+        let index = match Index::load(storage, self, readable) {
+            Some(index) => index,
+            None => self.mend_index(storage, readable, bytes),
+        };
         Ok(View { map: Arc::new(map), index: Arc::new(index) })
+    }
+
+    /// Makes the index again, and its file, if the segment is full. That file need not be there: one that cannot be
+    /// written is no reason not to read.
+    fn mend_index(&self, storage: &dyn Storage, readable: Pos, bytes: &[u8]) -> Index {
+        let index = Index::rebuild(self, bytes);
+        if self.last() == Some(readable) {
+            let _ = replace(storage, &index_path(&self.path), &index.encode(self, readable));
+        }
+        index
     }
 
     /// Reads the header from the disk and holds it against what this segment should be. Returns when it was made.

@@ -84,7 +84,7 @@ impl Storage for Disk {
         options.read(true).write(true).create(true).truncate(false).custom_flags(no_follow());
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(DiskLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(DiskLock { file }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -179,10 +179,17 @@ fn unique_mount(path: &Path) -> Option<u64> {
 
 #[derive(Debug)]
 struct DiskLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl Lock for DiskLock {}
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child process that is between fork and exec, and has the descriptor too.
+        let _ = self.file.unlock();
+    }
+}
 
 #[derive(Debug)]
 struct DiskFile {

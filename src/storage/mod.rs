@@ -18,6 +18,7 @@
 
 mod disk;
 mod map;
+mod replace;
 //mod sim;
 mod wait;
 
@@ -31,6 +32,7 @@ pub use crate::types::CacheIdentity;
 pub use disk::Disk;
 pub use map::Map;
 pub(crate) use map::MapWriter;
+pub(crate) use replace::replace;
 //pub use sim::{Crash, Fault, Operation, SimDisk};
 pub(crate) use wait::{Deadline, Signal, Stopwatch};
 

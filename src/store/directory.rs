@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::At;
 use crate::format::{Ident, StoreFile};
-use crate::partition::{Env, PartitionCore, read_small, replace};
+use crate::partition::{Env, PartitionCore, read_small};
+use crate::storage::replace;
 use crate::placemarks::SideLog;
 use crate::storage::{Kind, Listed, Lock, Storage};
 use crate::types::LogId;

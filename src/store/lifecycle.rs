@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{Ident, LogFile};
-use crate::partition::{PartitionCore, lock, read_small, replace};
+use crate::partition::{PartitionCore, lock, read_small};
+use crate::storage::replace;
 use crate::storage::{Kind, Listed, Signal};
 use crate::store::{LogCore, StoreCore, directory};
 use crate::types::{LogId, check_name};
