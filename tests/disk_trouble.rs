@@ -186,6 +186,6 @@ fn a_commit_that_cannot_be_made_durable_fails_and_changes_nothing_that_is_seen()
     // Whole or not at all: the output is there exactly if the placemark moved.
     let outputs = store.log("orders").unwrap().partition(0).unwrap().end_offset();
     assert_eq!(outputs, offset("exactly"));
-    store.close().unwrap();
+    drop(store);
     check_reopened(dir.path(), outputs);
 }

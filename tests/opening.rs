@@ -156,25 +156,36 @@ fn a_missing_segment_is_corruption_that_names_it_and_changes_nothing() {
 }
 
 #[test]
-fn a_segment_of_no_bytes_is_corruption_but_one_behind_the_end_is_a_leftover() {
+fn a_segment_of_no_bytes_is_corruption() {
     let dir = scratch();
     prepare(dir.path());
-    let directory = files::partition(dir.path(), "orders", 0);
-    let leftover = directory.join(format!("{:020}.log", 300));
-    fs::write(&leftover, []).unwrap();
-    let store = options().open(dir.path()).unwrap();
-    let partition = store.open_log("orders").unwrap().partition(0).unwrap();
-    assert_eq!(partition.append(Record::new(vec![1; 60 << 10])).unwrap(), 300);
-    assert_eq!(partition.append(Record::new(vec![2; 60 << 10])).unwrap(), 301);
-    drop(partition);
-    store.close().unwrap();
-    assert_eq!(open_and_read(dir.path(), "orders").unwrap(), (0..302).collect::<Vec<_>>());
-
-    let empty = files::segments(&directory).remove(1);
+    let empty = files::segments(&files::partition(dir.path(), "orders", 0)).remove(1);
     files::truncate(&empty, 0);
     match open_and_read(dir.path(), "orders") {
         Err(Error::Corrupt { path, .. }) => assert_eq!(path, empty),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_segment_that_a_killed_roll_left_empty_is_cleaned_up() {
+    let dir = scratch();
+    prepare(dir.path());
+    let store = options().open(dir.path()).unwrap();
+    let partition = store.open_log("orders").unwrap().partition(0).unwrap();
+    partition.append("unsynced").unwrap();
+    for len in [0, 64, 8192] {
+        let killed = files::image(dir.path());
+        let leftover = files::partition(killed.path(), "orders", 0).join(format!("{:020}.log", 301));
+        fs::write(&leftover, vec![0; len]).unwrap();
+        let store = options().open(killed.path()).unwrap();
+        let partition = store.open_log("orders").unwrap().partition(0).unwrap();
+        for offset in 301..303 {
+            assert_eq!(partition.append(Record::new(vec![1; 60 << 10])).unwrap(), offset, "beside {len} bytes");
+        }
+        drop(partition);
+        store.close().unwrap();
+        assert_eq!(open_and_read(killed.path(), "orders").unwrap(), (0..303).collect::<Vec<_>>());
     }
 }
 
