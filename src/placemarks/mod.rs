@@ -10,6 +10,8 @@
 
 mod catalog;
 mod table;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::path::Path;

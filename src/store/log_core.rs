@@ -172,8 +172,8 @@ impl LogCore {
         Ok(())
     }
 
-    pub(super) fn mark_deleted(&self) {
-        self.deleted.store(true, Ordering::Release);
+    pub(super) fn set_deleted(&self, deleted: bool) {
+        self.deleted.store(deleted, Ordering::Release);
     }
 
     pub(crate) fn is_deleted(&self) -> bool {
