@@ -37,7 +37,9 @@ pub enum Error {
     },
 
     /// A record, or a batch that has to be written as one frame, is larger than the log takes. Nothing was written.
-    #[error("{size} bytes are more than the {max} that this log takes at once: split it, or raise max_record_bytes or segment_bytes")]
+    #[error(
+        "{size} bytes are more than the {max} that this log takes at once: split it, or raise max_record_bytes or segment_bytes"
+    )]
     RecordTooLarge {
         /// Size of the record or batch in bytes, with what stands around it.
         size: u64,

@@ -1,8 +1,10 @@
 //! placemark
 
+mod consumer;
 mod error;
 mod format;
 mod group;
+mod journal;
 mod options;
 mod partition;
 mod placemarks;
@@ -13,6 +15,10 @@ mod store;
 mod transaction;
 mod types;
 
+pub use consumer::{
+    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, Group, GroupPlacemark, Lag, Mode, Placemark,
+    Reset, Stopper,
+};
 pub use error::{Error, Result};
 pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, WriteMode};
 pub use partition::{Cut, Damage, RecoveryReport};

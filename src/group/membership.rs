@@ -119,7 +119,7 @@ impl Membership {
     }
 
     /// Begins a read for `member`: the next of its partitions that is not paused, of which `ready` says that it has
-    /// something at the position. With `alone`, none that has a batch in flight.
+    /// something at the position; one with a dropped batch first. With `alone`, none that has a batch in flight.
     pub(crate) fn begin_read(
         &mut self,
         member: MemberId,
@@ -128,13 +128,17 @@ impl Membership {
     ) -> Option<Reading> {
         let count = self.partition_count();
         let turn = self.members.get(&member)?.turn;
-        let partition = (0..count).map(|step| (turn + step) % count).find(|partition| {
-            self.get(*partition).is_some_and(|owned| {
+        let mut readable = |partition: u32, dropped: bool| {
+            self.get(partition).is_some_and(|owned| {
                 let mine = owned.owner == Some(member) && owned.heir == Some(member);
                 let free = !owned.paused && !owned.fetching && !(alone && owned.progress.in_flight() > 0);
-                mine && free && ready(*partition, &owned.progress.next_fetch())
+                let fetch = owned.progress.next_fetch();
+                mine && free && (!dropped || fetch.until.is_some()) && ready(partition, &fetch)
             })
-        })?;
+        };
+        let in_turn = |step: u32| (turn + step) % count;
+        let dropped = (0..count).map(in_turn).find(|partition| readable(*partition, true));
+        let partition = dropped.or_else(|| (0..count).map(in_turn).find(|partition| readable(*partition, false)))?;
         if let Some(member) = self.members.get_mut(&member) {
             member.turn = partition + 1;
         }

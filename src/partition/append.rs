@@ -255,4 +255,4 @@ fn own_times(records: &[Record<'_>], now: Millis, frame: Millis) -> usize {
 }
 
 /// What stands around a record's parts and does not count against `max_record_bytes`.
-const RECORD_OVERHEAD: u64 = 8;
+pub(super) const RECORD_OVERHEAD: u64 = 8;

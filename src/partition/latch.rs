@@ -32,6 +32,13 @@ impl Latch {
         error
     }
 
+    /// Closes the latch because of what failed elsewhere.
+    pub(crate) fn close(&self, error: &Error) {
+        if let Error::Failed { path, reason } = error {
+            let _ = self.failure.set((path.clone(), reason.clone()));
+        }
+    }
+
     /// Runs a mutation: refused when something failed before, and the last one when it fails itself.
     pub(crate) fn guard<T>(&self, path: &Path, mutation: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check()?;

@@ -31,12 +31,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+pub(crate) use append::Appended;
 pub(crate) use env::Env;
 pub(crate) use hold::{Encoded, Held};
 pub(crate) use latch::{Latch, lock};
 pub(crate) use lifecycle::Floor;
 pub(crate) use read::{Backlog, Cursor};
+pub(crate) use recovery::read_small;
 pub use report::{Cut, Damage, RecoveryReport};
+pub(crate) use roll::replace;
 
 use crate::format::{Ident, Manifest};
 use crate::segment::{Extent, Rolled, Segment, Writer};
@@ -172,6 +175,32 @@ impl PartitionCore {
         self.committed.notify_all();
         self.signal.notify();
         error
+    }
+
+    /// The next offset to be assigned, whether what is before it is readable or not.
+    pub(crate) fn written_end(&self) -> u64 {
+        self.lock_appender().next
+    }
+
+    /// Refuses every further change, because of a failure elsewhere.
+    pub(crate) fn close_latch(&self, error: &Error) {
+        self.latch.close(error);
+        self.committed.notify_all();
+    }
+
+    /// Whether any segment is full.
+    pub(crate) fn has_rolled(&self) -> bool {
+        self.segments().len() > 1
+    }
+
+    /// Refuses a record that the log does not take.
+    pub(crate) fn check_record(&self, record: &crate::Record<'_>) -> Result<()> {
+        let size = crate::format::record_len(record)? as u64;
+        let max = self.lock_appender().settings.record_limit;
+        if size > max.saturating_add(append::RECORD_OVERHEAD) {
+            return Err(Error::RecordTooLarge { size, max });
+        }
+        Ok(())
     }
 
     pub(crate) fn check_usable(&self) -> Result<()> {

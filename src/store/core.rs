@@ -10,7 +10,7 @@ use crate::partition::{Env, Floor, PartitionCore, Settings, lock};
 use crate::placemarks::SideLog;
 use crate::storage::{Lock, Signal};
 use crate::store::{LogCore, StoreOptions, directory};
-use crate::transaction::{Journal, SEGMENT_BYTES};
+use crate::journal::{Journal, SEGMENT_BYTES};
 use crate::types::{LogId, Millis};
 use crate::{Durability, Error, Result};
 

@@ -5,10 +5,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::journal::{Gathered, Work};
 use crate::partition::PartitionCore;
 use crate::record::Record;
 use crate::store::{Handle, LogCore, Partition, Reader, Store};
-use crate::{Position, Result, StartAt};
+use crate::types::Millis;
+use crate::{Durability, Position, Result, StartAt};
 
 /// A log: records in one or more partitions, each in the order of their offsets.
 ///
@@ -157,11 +159,26 @@ impl Log {
         }
     }
 
-    /// Appends a batch that goes to several partitions.
+    /// Appends a batch that goes to several partitions: decided by one record of the journal, as a transaction is, with
+    /// the log's own durability.
     fn append_across(&self, parts: &BTreeMap<u32, Part<'_>>) -> Result<Vec<Position>> {
-        let mut all = Vec::new();
+        let store = self.handle.core()?;
+        let now = Millis(store.env().storage.now());
+        let durable = self.core.durability() == Durability::Sync;
+        let mut work = Work { durable, ..Work::default() };
         for (number, part) in parts {
-            let positions = positions_in(self.core.partition(*number)?, &part.records)?;
+            let partition = self.core.partition(*number)?;
+            let mut gathered = Gathered::default();
+            for record in &part.records {
+                partition.check_record(record)?;
+                gathered.push(record)?;
+            }
+            work.parts.push((Arc::clone(partition), gathered.finish(now)));
+        }
+        let bases = store.journal().commit(work)?;
+        let mut all: Vec<(usize, Position)> = Vec::new();
+        for ((number, part), base) in parts.iter().zip(bases) {
+            let positions = (base..).map(|offset| Position { partition: *number, offset });
             all.extend(part.places.iter().copied().zip(positions));
         }
         all.sort_unstable_by_key(|(place, _)| *place);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::partition::{PartitionCore, Settings, lock};
 use crate::record::Record;
+use crate::group::Registry;
 use crate::storage::Signal;
 use crate::store::partitioner::partition_of;
 use crate::types::LogId;
@@ -29,6 +30,9 @@ pub(crate) struct LogCore {
     /// Whose turn it is among the partitions, for records without a key.
     turn: AtomicU32,
     deleted: AtomicBool,
+    /// The groups that have members now. Held over a join or a reset; locks of groups and of the side log are taken
+    /// under it.
+    groups: Mutex<Registry>,
 }
 
 /// All partitions at some time, and those of the time after the log has grown. Found without a lock and without
@@ -60,6 +64,7 @@ impl LogCore {
             signal,
             turn: AtomicU32::new(0),
             deleted: AtomicBool::new(false),
+            groups: Mutex::default(),
         }
     }
 
@@ -73,6 +78,11 @@ impl LogCore {
 
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The groups that have members now.
+    pub(crate) fn groups(&self) -> &Mutex<Registry> {
+        &self.groups
     }
 
     /// Notified when records become readable in any partition, when partitions are added, and when the log is closed.

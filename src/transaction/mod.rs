@@ -1,21 +1,16 @@
 //! All or nothing, across logs, partitions and placemarks.
 
-mod encode;
-mod journal;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use encode::Gathered;
-pub(crate) use journal::{Journal, SEGMENT_BYTES, Work};
-
 use crate::format::record_len;
+use crate::journal::{Gathered, Work};
 use crate::partition::PartitionCore;
 use crate::placemarks::PlacemarkKey;
 use crate::record::Record;
 use crate::store::Handle;
 use crate::types::{LogId, Millis};
-use crate::{Error, Log, Result};
+use crate::{Batch, Error, ExactlyOnce, Log, Result, Store};
 
 /// The most that a transaction may hold, in bytes of its records as they will stand on disk: 32 MiB.
 pub(crate) const MOST_BYTES: usize = 32 << 20;
@@ -76,7 +71,7 @@ impl Transaction {
         core.check_record(&record)?;
         let ident = core.ident();
         let (_, gathered) =
-            self.parts.entry((ident.log, ident.partition)).or_insert_with(|| (core, Gathered::default()));
+            self.parts.entry((ident.log, ident.partition)).or_insert_with(|| (Arc::clone(core), Gathered::default()));
         gathered.push(&record)?;
         self.bytes = size;
         Ok(())
@@ -92,6 +87,20 @@ impl Transaction {
         self.finish(Vec::new())
     }
 
+    /// The same, and settles a batch: its results and its placemark move together, or neither does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fenced`] when the batch was taken back, or its partition sought: nothing of the transaction appears, and
+    /// the batch's records are delivered again. Otherwise those of [`commit`](Self::commit), upon which the batch counts
+    /// as dropped.
+    pub fn commit_with(self, batch: Batch<ExactlyOnce>) -> Result<()> {
+        if !batch.is_of(&self.store) {
+            return Err(Error::option("batch", "belongs to another store: a transaction is of one store"));
+        }
+        batch.commit_in(self)
+    }
+
     pub(crate) fn finish(self, placemarks: Vec<(PlacemarkKey, u64)>) -> Result<()> {
         let Self { store, parts, .. } = self;
         let core = store.core()?;
@@ -101,5 +110,12 @@ impl Transaction {
         let now = Millis(core.env().storage.now());
         let parts = parts.into_values().map(|(partition, gathered)| (partition, gathered.finish(now))).collect();
         core.journal().commit(Work { parts, placemarks, durable: true }).map(|_| ())
+    }
+}
+
+impl Store {
+    /// Begins a transaction over any of the store's logs. It holds nothing and blocks no one until it is committed.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.handle().clone())
     }
 }

@@ -253,7 +253,7 @@ impl Journal {
     }
 
     fn clean_up_soon(self: &Arc<Self>) {
-        if self.partition.sealed_bytes_if_any() == 0 || std::mem::replace(&mut lock(&self.touched).cleaning, true) {
+        if !self.partition.has_rolled() || std::mem::replace(&mut lock(&self.touched).cleaning, true) {
             return;
         }
         let journal = Arc::clone(self);

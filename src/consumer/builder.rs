@@ -1,0 +1,98 @@
+//! How a consumer is to read.
+
+use std::time::Duration;
+
+use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Mode};
+use crate::consumer::{Choices, Consumer};
+use crate::types::check_name;
+use crate::{Error, Log, Result, StartAt};
+
+/// Choices for a consumer, ended by that of its mode. See [`Log::consumer`].
+#[derive(Debug, Clone)]
+#[must_use = "a consumer is there once its mode is chosen"]
+pub struct ConsumerBuilder {
+    log: Log,
+    group: String,
+    choices: Choices,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(log: Log, group: &str) -> Self {
+        Self { log, group: group.to_owned(), choices: Choices::default() }
+    }
+
+    /// Where the group begins if it is new: [`StartAt::Earliest`] unless said here. Joining fixes it, in every partition.
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.choices.start_at = start;
+        self
+    }
+
+    /// Most records in a batch: 500 unless said here, at least 1.
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.choices.max_poll_records = records;
+        self
+    }
+
+    /// How long a batch may be held: one that is neither settled nor dropped by then is taken back and delivered again,
+    /// and its settlement is [`Error::Fenced`]. For ever unless said here.
+    pub fn processing_timeout(mut self, timeout: Duration) -> Self {
+        self.choices.processing_timeout = Some(timeout);
+        self
+    }
+
+    /// Joins the group as a consumer that loses what is in hand at a crash, and sees nothing twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] for the group's name, [`Error::InvalidOption`], and [`Error::OffsetOutOfRange`] for a new
+    /// group's [`StartAt::Offset`] that a partition does not have.
+    pub fn at_most_once(self) -> Result<Consumer<AtMostOnce>> {
+        self.join()
+    }
+
+    /// Joins the group as a consumer that loses nothing, and after a crash sees again what was in hand.
+    ///
+    /// # Errors
+    ///
+    /// As for [`at_most_once`](Self::at_most_once).
+    pub fn at_least_once(self) -> Result<Consumer<AtLeastOnce>> {
+        self.join()
+    }
+
+    /// Joins the group as a consumer whose results, in logs of the same store, move together with its placemark.
+    ///
+    /// # Errors
+    ///
+    /// As for [`at_most_once`](Self::at_most_once).
+    pub fn exactly_once(self) -> Result<Consumer<ExactlyOnce>> {
+        self.join()
+    }
+
+    fn join<M: Mode>(self) -> Result<Consumer<M>> {
+        check_name(&self.group)?;
+        if self.choices.max_poll_records == 0 {
+            return Err(Error::option("max_poll_records", "is 0: a batch has at least one record"));
+        }
+        if self.choices.processing_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::option("processing_timeout", "is 0: no batch could be processed in that"));
+        }
+        Consumer::join(self.log.handle(), self.log.core(), &self.group, self.choices)
+    }
+}
+
+impl Log {
+    /// A consumer of this log, in the group of this name; the calls that follow choose how it reads.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// let mut mail = orders.consumer("mail").max_poll_records(10).at_most_once()?;
+    /// assert!(mail.poll(std::time::Duration::ZERO)?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consumer(&self, group: &str) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), group)
+    }
+}

@@ -1,0 +1,390 @@
+//! Members of groups: poll, process, settle.
+
+mod batch;
+mod builder;
+mod group;
+mod mode;
+mod subscription;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use batch::{Batch, Placemark};
+pub use builder::ConsumerBuilder;
+pub use group::{Group, GroupPlacemark, Reset};
+pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Mode};
+
+use crate::group::{MemberId, Reading};
+use crate::partition::Cursor;
+use crate::storage::{Deadline, Signal};
+use crate::store::{Handle, LogCore};
+use crate::types::Millis;
+use crate::{Entry, Error, Result, StartAt};
+use subscription::{Subscription, not_assigned, resolve};
+
+/// What was chosen for a consumer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choices {
+    start_at: StartAt,
+    max_poll_records: usize,
+    processing_timeout: Option<Duration>,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None }
+    }
+}
+
+/// A member of a group, in one of the modes [`AtMostOnce`], [`AtLeastOnce`] and [`ExactlyOnce`].
+///
+/// Consumers of one group share a log's partitions. All members live in this process: joining and leaving are calls, and
+/// dropping a consumer is leaving. A partition changes hands when its batches in flight are settled, dropped, or past
+/// their processing timeout.
+///
+/// ```
+/// # fn main() -> placemark::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use std::time::Duration;
+/// use placemark::Store;
+///
+/// let store = Store::open(dir.path())?;
+/// let orders = store.log("orders")?;
+/// orders.append_batch(["order 1", "order 2"])?;
+///
+/// let mut billing = orders.consumer("billing").at_least_once()?;
+/// while let Some(batch) = billing.poll(Duration::ZERO)? {
+///     for entry in &batch {
+///         println!("charge {}", String::from_utf8_lossy(entry.value()));
+///     }
+///     batch.commit()?;
+/// }
+/// assert_eq!(billing.committed(0), Some(2));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Consumer<M: Mode> {
+    subscription: Arc<Subscription>,
+    member: MemberId,
+    choices: Choices,
+    cursors: BTreeMap<u32, Cursor>,
+    stop: Arc<AtomicBool>,
+    closed: bool,
+    /// Keeps the store open.
+    handle: Handle,
+    mode: PhantomData<M>,
+}
+
+/// Ends a blocked poll from another thread. See [`Consumer::stopper`].
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    signal: Arc<Signal>,
+}
+
+impl Stopper {
+    /// Ends the poll that is blocked now, or else the next one, once, with `Ok(None)`. Polling may go on after it, and
+    /// nothing is lost.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.signal.notify();
+    }
+}
+
+/// How far a consumer is behind in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lag {
+    /// Number of the partition.
+    pub partition: u32,
+    /// Records that are still to be delivered.
+    pub records: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Age of the oldest of them; zero when there is none.
+    pub age: Duration,
+}
+
+/// What a read brought.
+struct Filled {
+    entries: Vec<Entry>,
+    /// From where the read began to behind its last record, gaps included.
+    range: Range<u64>,
+    skipped: u64,
+}
+
+impl<M: Mode> Consumer<M> {
+    fn join(handle: &Handle, log: &Arc<LogCore>, group: &str, choices: Choices) -> Result<Self> {
+        let (subscription, member) = Subscription::join(handle.core()?, log, group, choices.start_at)?;
+        Ok(Self {
+            subscription: Arc::new(subscription),
+            member,
+            choices,
+            cursors: BTreeMap::new(),
+            stop: Arc::default(),
+            closed: false,
+            handle: handle.clone(),
+            mode: PhantomData,
+        })
+    }
+
+    /// The next batch, waited for for at most `wait`; `None` when none came, or when it was [stopped](Self::stopper).
+    /// With a `wait` of zero it answers at once with what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`] when a placemark points past the end of its partition, [`Error::Corrupt`] when a
+    /// record is damaged, [`Error::Closed`], [`Error::Failed`] when a placemark cannot be written at most once. What was
+    /// not returned is delivered by a later poll; at most once, what a failed poll had taken may be lost.
+    pub fn poll(&mut self, wait: Duration) -> Result<Option<Batch<M>>> {
+        let deadline = Deadline::after(wait);
+        let signal = Arc::clone(self.subscription.log.signal());
+        let mut listener = None;
+        loop {
+            if self.stop.swap(false, Ordering::SeqCst) {
+                return Ok(None);
+            }
+            self.check_open()?;
+            self.subscription.follow_growth();
+            let next_deadline = self.take_back_late();
+            if let Some(batch) = self.try_batch()? {
+                return Ok(Some(batch));
+            }
+            if deadline.passed() {
+                return Ok(None);
+            }
+            match &mut listener {
+                // What happened before listening began is looked for once more.
+                None => listener = Some(signal.listen()),
+                Some(listener) => {
+                    let until = next_deadline.map_or(deadline, |next| deadline.min(Deadline::after(next)));
+                    listener.wait(&until);
+                }
+            }
+        }
+    }
+
+    /// The partitions this consumer reads now, sorted.
+    pub fn assignment(&self) -> Vec<u32> {
+        self.subscription.follow_growth();
+        self.subscription.group.members().owned(self.member)
+    }
+
+    /// The next offset that will be delivered from a partition; `None` when it is not assigned to this consumer.
+    pub fn position(&self, partition: u32) -> Option<u64> {
+        let members = self.subscription.group.members();
+        members.progress(self.member, partition).map(crate::group::Progress::position)
+    }
+
+    /// The group's placemark in a partition; `None` when it has none.
+    pub fn committed(&self, partition: u32) -> Option<u64> {
+        let placemark = self.subscription.store.side().placemark(self.subscription.key(partition));
+        placemark.map(|placemark| placemark.offset)
+    }
+
+    /// How far this consumer is behind, for each partition assigned to it.
+    pub fn lag(&self) -> Result<Vec<Lag>> {
+        self.check_open()?;
+        let mut all = Vec::new();
+        for number in self.assignment() {
+            let Some(position) = self.position(number) else { continue };
+            let partition = self.subscription.log.partition(number)?;
+            let backlog = partition.backlog(position)?;
+            let now = Millis(self.subscription.store.env().storage.now());
+            let age = backlog.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
+            all.push(Lag {
+                partition: number,
+                records: backlog.records,
+                bytes: backlog.bytes,
+                age: Duration::from_millis(age),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Goes on reading a partition from here. That moves no placemark: the gapless prefix counts from here on, and what
+    /// was dropped before is forgotten. Exactly once, a batch in flight is fenced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`], and [`Error::InvalidOption`] when the partition is not assigned to this consumer.
+    pub fn seek(&self, partition: u32, to: StartAt) -> Result<()> {
+        self.check_open()?;
+        let offset = resolve(self.subscription.log.partition(partition)?, to)?;
+        let mut members = self.subscription.group.members();
+        members.seek(self.member, partition, offset, M::ALONE).map_err(|_| not_assigned(partition))
+    }
+
+    /// Delivers nothing from a partition until it is resumed, or assigned to another member.
+    pub fn pause(&self, partition: u32) -> Result<()> {
+        self.set_paused(partition, true)
+    }
+
+    /// Delivers from a paused partition again.
+    pub fn resume(&self, partition: u32) -> Result<()> {
+        self.set_paused(partition, false)
+    }
+
+    /// Counts the changes of the group's membership.
+    pub fn generation(&self) -> u64 {
+        self.subscription.group.members().generation()
+    }
+
+    /// A handle that ends a blocked [`poll`](Self::poll) from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stop: Arc::clone(&self.stop), signal: Arc::clone(self.subscription.log.signal()) }
+    }
+
+    /// Leaves the group. Batches in flight may still be settled. Dropping does the same.
+    pub fn close(&mut self) -> Result<()> {
+        self.leave();
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.subscription.group.members().leave(self.member);
+            self.cursors.clear();
+            self.subscription.log.signal().notify();
+        }
+    }
+
+    fn set_paused(&self, partition: u32, paused: bool) -> Result<()> {
+        self.check_open()?;
+        let mut members = self.subscription.group.members();
+        let set = members.set_paused(self.member, partition, paused);
+        drop(members);
+        self.subscription.log.signal().notify();
+        set.map_err(|_| not_assigned(partition))
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed || self.handle.is_closed() {
+            return Err(Error::Closed);
+        }
+        if self.subscription.log.is_deleted() {
+            return Err(Error::NoSuchLog { name: self.subscription.log.name().to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Takes back batches that are late, of any member, and says how long it is to the next one's deadline.
+    fn take_back_late(&self) -> Option<Duration> {
+        let group = &self.subscription.group;
+        let now = group.now();
+        let mut members = group.members();
+        if members.expire(now) {
+            self.subscription.log.signal().notify();
+        }
+        members.next_deadline().map(|deadline| deadline.saturating_sub(now))
+    }
+
+    /// A batch of what is there; `None` when nothing is.
+    fn try_batch(&mut self) -> Result<Option<Batch<M>>> {
+        loop {
+            let log = Arc::clone(&self.subscription.log);
+            // Something is to be read unless the position is the end; a position past it is an error to be met.
+            let ready = |partition: u32, from: u64| log.partition(partition).is_ok_and(|core| core.end() != from);
+            let reading = {
+                let mut members = self.subscription.group.members();
+                members.begin_read(self.member, M::ALONE, |partition, fetch| {
+                    fetch.until.is_some() || ready(partition, fetch.from)
+                })
+            };
+            let Some(reading) = reading else { return Ok(None) };
+            let filled = self.read(&reading);
+            if let Some(batch) = self.hand_out(&reading, filled)? {
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// Reads what is to be delivered next, without the group's lock.
+    fn read(&mut self, reading: &Reading) -> Result<Filled> {
+        let partition = self.subscription.log.partition(reading.partition)?;
+        let wanted = reading.fetch.from;
+        let (start, end) = (partition.start(), partition.end());
+        if wanted > end {
+            return Err(Error::OffsetOutOfRange { requested: wanted, start, end });
+        }
+        let from = wanted.max(start);
+        let known = self.cursors.remove(&reading.partition).filter(|cursor| cursor.position() == from);
+        let mut cursor = match known {
+            Some(cursor) => cursor,
+            None => partition.cursor(from)?,
+        };
+        let skipped_before = cursor.skipped();
+        let until = reading.fetch.until.unwrap_or(u64::MAX);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut reached = end.min(until).max(from);
+        while cursor.position() < until && entries.len() < self.choices.max_poll_records {
+            let Some(entry) = cursor.next()? else { break };
+            if entry.offset() >= until {
+                break;
+            }
+            entries.push(entry);
+        }
+        if entries.len() >= self.choices.max_poll_records {
+            reached = cursor.position();
+        } else if let Some(last) = entries.last() {
+            reached = reached.max(last.offset() + 1);
+        }
+        let skipped = (from - wanted) + (cursor.skipped() - skipped_before);
+        self.cursors.insert(reading.partition, cursor);
+        Ok(Filled { entries, range: wanted..reached, skipped })
+    }
+
+    /// Notes what was read as delivered, unless the partition was sought, paused or given away meanwhile.
+    fn hand_out(&self, reading: &Reading, filled: Result<Filled>) -> Result<Option<Batch<M>>> {
+        let deadline = self.choices.processing_timeout.map(|timeout| self.subscription.group.now() + timeout);
+        let mut members = self.subscription.group.members();
+        let Some(progress) = members.end_read(reading) else {
+            drop(members);
+            // It may have a new owner now, who waits for it.
+            self.subscription.log.signal().notify();
+            return filled.map(|_| None);
+        };
+        let Filled { entries, range, skipped } = filled?;
+        if entries.is_empty() {
+            // A gap, which has nothing to settle; or nothing at all.
+            progress.deliver_settled(&range);
+            return Ok(None);
+        }
+        let mut id = None;
+        let mut commit = None;
+        if M::SETTLED_FIRST {
+            let floor = progress.deliver_settled(&range);
+            let key = self.subscription.key(reading.partition);
+            commit = floor.map(|floor| self.subscription.store.side().commit(key, floor)).transpose()?;
+        } else {
+            id = Some(progress.deliver(range.clone(), deadline));
+        }
+        drop(members);
+        if let Some(commit) = commit {
+            // Before the application sees it: from here on a crash loses it rather than repeat it.
+            commit.wait()?;
+        }
+        Ok(Some(Batch::new(&self.subscription, reading.partition, id, entries, range, skipped)))
+    }
+}
+
+impl<M: Mode> Drop for Consumer<M> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl<M: Mode> fmt::Debug for Consumer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.subscription.group.name)
+            .field("log", &self.subscription.log.name())
+            .field("assignment", &self.assignment())
+            .finish_non_exhaustive()
+    }
+}

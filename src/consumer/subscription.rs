@@ -1,0 +1,141 @@
+//! A group on a log, as its consumers and batches share it: settlement, and the placemarks that follow from it.
+
+use std::sync::Arc;
+
+use crate::group::{BatchId, GroupState, MemberId};
+use crate::partition::lock;
+use crate::placemarks::PlacemarkKey;
+use crate::store::{LogCore, StoreCore};
+use crate::types::Millis;
+use crate::{Error, Result, StartAt};
+
+/// A group on a log.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) store: Arc<StoreCore>,
+    pub(crate) log: Arc<LogCore>,
+    pub(crate) group: Arc<GroupState>,
+}
+
+impl Subscription {
+    /// Joins a group, which is made known to the store, with its starting points, when it is not.
+    pub(crate) fn join(
+        store: &Arc<StoreCore>,
+        log: &Arc<LogCore>,
+        name: &str,
+        start_at: StartAt,
+    ) -> Result<(Self, MemberId)> {
+        // Held over the join, so that two consumers of a new group fix its start once, and no reset comes between.
+        let mut registry = lock(log.groups());
+        let group = match registry.get(name) {
+            Some(group) => group,
+            None => Arc::new(load(store, log, name, start_at)?),
+        };
+        registry.insert(&group);
+        let subscription = Self { store: Arc::clone(store), log: Arc::clone(log), group };
+        subscription.follow_growth();
+        let member = subscription.group.members().join();
+        drop(registry);
+        log.signal().notify();
+        Ok((subscription, member))
+    }
+
+    pub(crate) fn key(&self, partition: u32) -> PlacemarkKey {
+        PlacemarkKey { group: self.group.id, log: self.log.id(), partition }
+    }
+
+    /// Takes in partitions that were added to the log: the group reads them from their first record.
+    pub(crate) fn follow_growth(&self) {
+        let count = self.log.partition_count();
+        if self.group.members().partition_count() >= count {
+            return;
+        }
+        let mut members = self.group.members();
+        let known = members.partition_count();
+        members.grow((known..count).map(|partition| floor(&self.store, self.key(partition))));
+        drop(members);
+        self.log.signal().notify();
+    }
+
+    /// Settles a batch, and moves the placemark when the gapless prefix has grown. On return it is as durable as the
+    /// store's durability says.
+    pub(crate) fn settle(&self, partition: u32, batch: BatchId) -> Result<()> {
+        let mut members = self.group.members();
+        let floor = members.settle(partition, batch)?;
+        // Appended under the group's lock, so that placemarks are written in the order in which they move; waited for
+        // without it, so that many threads share one sync.
+        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor)).transpose();
+        drop(members);
+        self.log.signal().notify();
+        match commit? {
+            Some(commit) => commit.wait().map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a batch from being taken back while a transaction commits it. Returns where its placemark goes.
+    pub(crate) fn begin_commit(&self, partition: u32, batch: BatchId) -> Result<(PlacemarkKey, u64)> {
+        let range = self.group.members().begin_commit(partition, batch)?;
+        Ok((self.key(partition), range.end))
+    }
+
+    /// A transaction has moved the placemark with its results.
+    pub(crate) fn committed(&self, partition: u32, batch: BatchId) -> Result<()> {
+        let settled = self.group.members().settle(partition, batch);
+        self.log.signal().notify();
+        settled.map(|_| ())
+    }
+
+    /// A batch was dropped unsettled: it is delivered again.
+    pub(crate) fn drop_batch(&self, partition: u32, batch: BatchId) {
+        self.group.members().drop_batch(partition, batch);
+        self.log.signal().notify();
+    }
+}
+
+/// Where a group is in a partition: at its placemark, else where it started, else, in a partition that came later, at
+/// the first record.
+fn floor(store: &StoreCore, key: PlacemarkKey) -> u64 {
+    let placemark = store.side().placemark(key).map(|placemark| placemark.offset);
+    placemark.or_else(|| store.side().start(key)).unwrap_or(0)
+}
+
+fn load(store: &Arc<StoreCore>, log: &Arc<LogCore>, name: &str, start_at: StartAt) -> Result<GroupState> {
+    let side = store.side();
+    let known = side.known_group(log.id(), name);
+    let begun = known.is_some_and(|id| !side.placemarks_of(id).is_empty() || !side.starts_of(id).is_empty());
+    let id = if begun {
+        side.group_id(log.id(), name)?
+    } else {
+        // What cannot be is refused before the group is made known.
+        let starts: Vec<u64> = log
+            .partitions()
+            .iter()
+            .map(|partition| resolve(partition, start_at))
+            .collect::<Result<_>>()?;
+        let id = side.group_id(log.id(), name)?;
+        let key = |partition| PlacemarkKey { group: id, log: log.id(), partition };
+        let starts: Vec<(PlacemarkKey, u64)> =
+            (0..).zip(starts).map(|(partition, start)| (key(partition), start)).collect();
+        side.set_starts(&starts)?;
+        id
+    };
+    let floors = (0..log.partition_count())
+        .map(|partition| floor(store, PlacemarkKey { group: id, log: log.id(), partition }));
+    Ok(GroupState::new(id, name, floors))
+}
+
+/// The offset that a starting point means in a partition now.
+pub(crate) fn resolve(partition: &Arc<crate::partition::PartitionCore>, at: StartAt) -> Result<u64> {
+    match at {
+        StartAt::Earliest => Ok(partition.start()),
+        StartAt::Latest => Ok(partition.end()),
+        StartAt::Offset(offset) => partition.check_offset(offset).map(|()| offset),
+        StartAt::Time(time) => partition.offset_at_time(Millis::searched(time)),
+    }
+}
+
+/// Why an assignment was asked of that has ended, or never was.
+pub(crate) fn not_assigned(partition: u32) -> Error {
+    Error::option("partition", format!("{partition} is not assigned to this consumer now"))
+}

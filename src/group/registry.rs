@@ -1,0 +1,65 @@
+//! The groups of a log that have members, or batches in flight, now.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use crate::group::Membership;
+use crate::partition::lock;
+use crate::storage::Stopwatch;
+use crate::types::GroupId;
+
+/// One group on one log.
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    pub(crate) id: GroupId,
+    pub(crate) name: String,
+    /// Who reads what, and how far. Locks of the side log are taken under it, none of a partition's.
+    members: Mutex<Membership>,
+    clock: Stopwatch,
+}
+
+impl GroupState {
+    pub(crate) fn new(id: GroupId, name: &str, floors: impl IntoIterator<Item = u64>) -> Self {
+        let mut members = Membership::default();
+        members.grow(floors);
+        Self { id, name: name.to_owned(), members: Mutex::new(members), clock: Stopwatch::start() }
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Membership> {
+        lock(&self.members)
+    }
+
+    /// Time as deadlines of batches count it.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+}
+
+/// Groups by their names. A group is here as long as a consumer or a batch of it lives; what it must remember beyond
+/// that is in the side log.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    groups: BTreeMap<String, Weak<GroupState>>,
+}
+
+impl Registry {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<GroupState>> {
+        self.groups.get(name).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn insert(&mut self, group: &Arc<GroupState>) {
+        self.groups.retain(|_, known| known.strong_count() > 0);
+        self.groups.insert(group.name.clone(), Arc::downgrade(group));
+    }
+
+    /// Members and orphaned batches of a group.
+    pub(crate) fn active(&self, name: &str) -> usize {
+        self.get(name).map_or(0, |group| group.members().active())
+    }
+
+    /// Forgets what is known of an inactive group: it has been changed in the side log.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.groups.remove(name);
+    }
+}

@@ -1,0 +1,114 @@
+//! An append allocates nothing.
+#![expect(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
+
+#[expect(dead_code, reason = "every test file uses its own part of it")]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use placemark::{Durability, LogOptions, Record};
+
+use common::{in_cache, scratch};
+
+/// The system's allocator, counting what each thread asks of it.
+struct Counting;
+
+thread_local! {
+    /// Allocations of this thread. Neither its making nor its end allocates.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: every call goes on to the system's allocator as it came, and is answered with its answer; counting touches
+// only a cell of the calling thread, and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same there.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`; the pointer came from the system's allocator above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`; the pointer came from the system's allocator above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What this thread allocates while it works.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+#[test]
+fn a_hundred_thousand_appends_allocate_nothing() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log("plain").unwrap();
+    let partition = store.log("partition").unwrap().partition(0).unwrap();
+    let value = [7; 100];
+    let work = |times: usize| {
+        for _ in 0..times {
+            log.append(&value).unwrap();
+            partition.append(&value).unwrap();
+        }
+    };
+    work(1000);
+    assert_eq!(allocations(|| work(100_000)), 0);
+    assert_eq!(partition.end_offset(), 101_000);
+}
+
+#[test]
+fn keyed_appends_to_several_partitions_allocate_nothing() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log_with("keyed", LogOptions::new().partitions(8)).unwrap();
+    let work = |times: u32| {
+        for number in 0..times {
+            log.append(Record::new(&[7; 100]).key(&number.to_be_bytes())).unwrap();
+        }
+    };
+    work(1000);
+    assert_eq!(allocations(|| work(100_000)), 0);
+}
+
+#[test]
+fn a_batch_allocates_no_more_for_many_records_than_for_few() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let options = LogOptions::new().durability(Durability::Os);
+    let partition = store.log_with("batches", options).unwrap().partition(0).unwrap();
+    let append = |records: usize| {
+        partition.append_batch((0..records).map(|_| Record::new(&[7; 100]))).unwrap();
+    };
+    (0..100).for_each(|_| append(1000));
+    let few = allocations(|| (0..100).for_each(|_| append(10)));
+    let many = allocations(|| (0..100).for_each(|_| append(1000)));
+    // Growing a list of records is a matter of their logarithm.
+    assert!(many <= few + 100 * 10, "{many} allocations, {few} for few");
+}

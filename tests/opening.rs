@@ -1,0 +1,355 @@
+//! What opening does with what it finds: a clean store, one in use, files that should not be there, a format of later.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
+
+#[expect(dead_code, reason = "every test file uses its own part of it")]
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use placemark::{Durability, Error, LogOptions, Record, StartAt, Store};
+
+use common::child::{self, Child};
+use common::{Numbers, files, in_cache, offsets, options, scratch, values};
+
+/// A closed store with one log of many segments and another of a single record.
+fn prepare(dir: &Path) {
+    let store = options().open(dir).unwrap();
+    let options = LogOptions::new().segment_bytes(64 << 10).durability(Durability::Os);
+    let partition = store.log_with("orders", options).unwrap().partition(0).unwrap();
+    for number in 0..300_u32 {
+        partition.append(number.to_be_bytes().repeat(200)).unwrap();
+    }
+    store.log("other").unwrap().append("other").unwrap();
+    store.close().unwrap();
+}
+
+/// What opening the log and reading it whole comes to.
+fn read(store: &Store, log: &str) -> Result<Vec<u64>, Error> {
+    let reader = store.open_log(log)?.partition(0)?.read(StartAt::Earliest)?;
+    let mut offsets = Vec::new();
+    for entry in reader {
+        offsets.push(entry?.offset());
+    }
+    Ok(offsets)
+}
+
+fn open_and_read(dir: &Path, log: &str) -> Result<Vec<u64>, Error> {
+    read(&options().open(dir)?, log)
+}
+
+#[test]
+fn after_a_clean_close_nothing_is_scanned_and_damage_is_met_by_the_read() {
+    let dir = scratch();
+    prepare(dir.path());
+    let segments = files::segments(&files::partition(dir.path(), "orders", 0));
+    let first = segments.first().unwrap();
+    files::flip(first, files::frames(first)[3].start + 100);
+    let last = segments.last().unwrap();
+    files::flip(last, files::frames(last)[0].start + 100);
+    let store = options().open(dir.path()).unwrap();
+    let partition = store.open_log("orders").unwrap().partition(0).unwrap();
+    assert_eq!((partition.start_offset(), partition.end_offset()), (0, 300));
+    assert_eq!(store.recovery().cut_bytes(), 0);
+    assert!(store.recovery().damage().is_empty());
+    let mut reader = partition.read(StartAt::Earliest).unwrap();
+    assert_eq!(reader.by_ref().take(3).map(|entry| entry.unwrap().offset()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(matches!(reader.next(), Some(Err(Error::Corrupt { path, .. })) if path == *first));
+}
+
+#[test]
+fn the_marker_of_a_clean_close_is_gone_before_the_first_write() {
+    let dir = scratch();
+    prepare(dir.path());
+    let store = options().open(dir.path()).unwrap();
+    let partition = store.open_log("orders").unwrap().partition(0).unwrap();
+    partition.append("unsynced").unwrap();
+    let killed = files::image(dir.path());
+    let segment = files::segments(&files::partition(killed.path(), "orders", 0)).pop().unwrap();
+    let frame = files::frames(&segment).pop().unwrap();
+    files::flip(&segment, frame.end - 1);
+    let store = options().open(killed.path()).unwrap();
+    let log = store.open_log("orders").unwrap();
+    assert_eq!(store.recovery().cut_bytes(), frame.end - frame.start);
+    assert_eq!(offsets(log.read(StartAt::Earliest).unwrap()), (0..300).collect::<Vec<_>>());
+    assert_eq!(read(&store, "other").unwrap(), [0]);
+}
+
+#[test]
+fn opening_and_closing_without_a_write_changes_no_record_and_no_segment() {
+    let dir = scratch();
+    prepare(dir.path());
+    let directory = files::partition(dir.path(), "orders", 0);
+    let before: Vec<_> = files::segments(&directory).iter().map(|path| fs::read(path).unwrap()).collect();
+    for _ in 0..3 {
+        assert_eq!(open_and_read(dir.path(), "orders").unwrap(), (0..300).collect::<Vec<_>>());
+    }
+    let after: Vec<_> = files::segments(&directory).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(before == after);
+}
+
+#[test]
+fn a_store_is_open_once_in_a_process() {
+    let dir = scratch();
+    let store = options().open(dir.path()).unwrap();
+    store.log("orders").unwrap().append("first").unwrap();
+    for _ in 0..2 {
+        let Err(Error::Locked { path }) = options().open(dir.path()) else { panic!("opened twice") };
+        assert!(path.starts_with(dir.path()), "{}", path.display());
+    }
+    // The refused openings did the open one no harm.
+    store.log("orders").unwrap().append("second").unwrap();
+    drop(store);
+    assert_eq!(open_and_read(dir.path(), "orders").unwrap(), [0, 1]);
+}
+
+#[test]
+fn child_that_holds_a_store() {
+    let Some(dir) = child::directory() else { return };
+    match options().open(&dir) {
+        Ok(store) => {
+            store.log("orders").unwrap().append("from the child").unwrap();
+            child::say("open");
+            // Until it is killed.
+            loop {
+                std::thread::park();
+            }
+        }
+        Err(Error::Locked { .. }) => child::say("locked"),
+        Err(other) => child::say(other),
+    }
+}
+
+#[test]
+fn a_store_is_open_in_one_process_and_a_killed_one_leaves_no_lock() {
+    let dir = scratch();
+    let holder = Child::start("child_that_holds_a_store", dir.path(), &[]);
+    assert_eq!(holder.hear().as_deref(), Some("open"));
+    assert!(matches!(options().open(dir.path()), Err(Error::Locked { .. })));
+    holder.kill();
+    let store = options().open(dir.path()).unwrap();
+    assert_eq!(read(&store, "orders").unwrap(), [0]);
+    let (status, said) = Child::start("child_that_holds_a_store", dir.path(), &[]).finish();
+    assert!(status.success());
+    assert_eq!(said, ["locked"]);
+    store.log("orders").unwrap().append("from the parent").unwrap();
+}
+
+#[test]
+fn a_missing_segment_is_corruption_that_names_it_and_changes_nothing() {
+    for which in [0, 3, 1] {
+        let dir = scratch();
+        prepare(dir.path());
+        let directory = files::partition(dir.path(), "orders", 0);
+        let missing = files::segments(&directory).remove(which);
+        fs::remove_file(&missing).unwrap();
+        let kept = files::segments(&directory);
+        let store = options().open(dir.path()).unwrap();
+        match read(&store, "orders") {
+            Err(Error::Corrupt { path, .. }) => assert_eq!(path, missing),
+            other => panic!("without {}: {other:?}", missing.display()),
+        }
+        assert_eq!(read(&store, "other").unwrap(), [0]);
+        assert_eq!(files::segments(&directory), kept);
+    }
+}
+
+#[test]
+fn a_segment_of_no_bytes_is_corruption_but_one_behind_the_end_is_a_leftover() {
+    let dir = scratch();
+    prepare(dir.path());
+    let directory = files::partition(dir.path(), "orders", 0);
+    let leftover = directory.join(format!("{:020}.log", 300));
+    fs::write(&leftover, []).unwrap();
+    let store = options().open(dir.path()).unwrap();
+    let partition = store.open_log("orders").unwrap().partition(0).unwrap();
+    assert_eq!(partition.append(Record::new(vec![1; 60 << 10])).unwrap(), 300);
+    assert_eq!(partition.append(Record::new(vec![2; 60 << 10])).unwrap(), 301);
+    drop(partition);
+    store.close().unwrap();
+    assert_eq!(open_and_read(dir.path(), "orders").unwrap(), (0..302).collect::<Vec<_>>());
+
+    let empty = files::segments(&directory).remove(1);
+    files::truncate(&empty, 0);
+    match open_and_read(dir.path(), "orders") {
+        Err(Error::Corrupt { path, .. }) => assert_eq!(path, empty),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_orphan_index_goes_and_foreign_files_stay() {
+    let dir = scratch();
+    prepare(dir.path());
+    let directory = files::partition(dir.path(), "orders", 0);
+    let orphan = directory.join(format!("{:020}.index", 999_999));
+    fs::write(&orphan, Numbers::new(6).bytes(500)).unwrap();
+    let foreign = [
+        dir.path().join("README"),
+        dir.path().join("logs").join("note.txt"),
+        dir.path().join("logs").join("orders").join("note.txt"),
+        directory.join("note.txt"),
+        directory.join("7.log"),
+        directory.join("00000000000000000000.log.bak"),
+    ];
+    for path in &foreign {
+        fs::write(path, "mine").unwrap();
+    }
+    let store = options().open(dir.path()).unwrap();
+    assert_eq!(store.logs().unwrap(), ["orders", "other"]);
+    assert_eq!(read(&store, "orders").unwrap(), (0..300).collect::<Vec<_>>());
+    store.open_log("orders").unwrap().append("more").unwrap();
+    store.close().unwrap();
+    assert_eq!(open_and_read(dir.path(), "orders").unwrap().len(), 301);
+    assert!(!orphan.exists());
+    for path in &foreign {
+        assert_eq!(fs::read(path).unwrap(), b"mine", "{}", path.display());
+    }
+}
+
+#[test]
+fn what_a_crash_left_of_making_or_deleting_a_log_is_cleaned_up() {
+    let dir = scratch();
+    prepare(dir.path());
+    let logs = dir.path().join("logs");
+    let leftovers = ["~new.77", "~gone.78"].map(|name| logs.join(name));
+    for leftover in &leftovers {
+        fs::create_dir_all(leftover.join("0")).unwrap();
+        fs::write(leftover.join("0").join("00000000000000000000.log"), "half").unwrap();
+    }
+    let store = options().open(dir.path()).unwrap();
+    assert_eq!(store.logs().unwrap(), ["orders", "other"]);
+    store.close().unwrap();
+    for leftover in &leftovers {
+        assert!(!leftover.exists(), "{}", leftover.display());
+    }
+}
+
+#[test]
+fn another_version_of_a_format_is_refused_by_name_and_nothing_is_changed() {
+    let dir = scratch();
+    prepare(dir.path());
+    let partition = files::partition(dir.path(), "orders", 0);
+    let versioned = [
+        dir.path().join("STORE"),
+        dir.path().join("logs").join("orders").join("LOG"),
+        partition.join("MANIFEST"),
+        files::segments(&partition).remove(0),
+    ];
+    for file in versioned {
+        let copy = files::image(dir.path());
+        let file = copy.path().join(file.strip_prefix(dir.path()).unwrap());
+        // Behind the eight bytes that say what it is.
+        files::overwrite(&file, 8, &77_u32.to_le_bytes());
+        let before = files::contents(&copy.path().join("logs"));
+        match open_and_read(copy.path(), "orders") {
+            Err(Error::IncompatibleFormat { path, found, .. }) => {
+                assert_eq!(path, file);
+                assert!(found.contains("77"), "{found}");
+            }
+            other => panic!("{}: {other:?}", file.display()),
+        }
+        let after = files::contents(&copy.path().join("logs"));
+        for (path, bytes) in before.iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "log")) {
+            assert!(after.get(path) == Some(bytes), "{} was changed", path.display());
+        }
+        assert!(after.get(&file).is_none_or(|bytes| before.get(&file) == Some(bytes)), "{}", file.display());
+    }
+}
+
+#[test]
+fn a_segment_of_another_store_is_refused_by_name() {
+    let (dir, stranger) = (scratch(), scratch());
+    prepare(dir.path());
+    prepare(stranger.path());
+    let file = files::segments(&files::partition(dir.path(), "orders", 0)).remove(1);
+    let strange = files::segments(&files::partition(stranger.path(), "orders", 0)).remove(1);
+    fs::copy(strange, &file).unwrap();
+    match open_and_read(dir.path(), "orders") {
+        Err(Error::IncompatibleFormat { path, .. } | Error::Corrupt { path, .. }) => assert_eq!(path, file),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_path_that_is_a_file_is_refused_by_name_and_kept() {
+    let dir = scratch();
+    let path = dir.path().join("file");
+    fs::write(&path, "mine").unwrap();
+    for path in [path.clone(), path.join("below")] {
+        let message = options().open(&path).unwrap_err().to_string();
+        assert!(message.contains(&dir.path().join("file").display().to_string()), "{message}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_refused_by_name() {
+    let dir = scratch();
+    let path = dir.path().join("read-only");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o555)).unwrap();
+    if fs::write(path.join("probe"), "").is_ok() {
+        // Permissions do not bind root.
+        return;
+    }
+    let message = options().open(&path).unwrap_err().to_string();
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+}
+
+#[test]
+fn a_symbolic_link_never_leads_to_a_second_open_store() {
+    let dir = scratch();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    prepare(&real);
+    symlink(&real, &link).unwrap();
+    let before = files::contents(&real.join("logs"));
+    match options().open(&link) {
+        Ok(store) => {
+            assert_eq!(read(&store, "orders").unwrap().len(), 300);
+            assert!(matches!(options().open(&real), Err(Error::Locked { .. })));
+        }
+        Err(refused) => {
+            assert!(refused.to_string().contains(&link.display().to_string()), "{refused}");
+            assert!(files::contents(&real.join("logs")) == before);
+        }
+    }
+    assert_eq!(open_and_read(&real, "orders").unwrap().len(), 300);
+}
+
+#[test]
+fn a_link_in_place_of_a_log_or_a_segment_is_not_followed() {
+    let (dir, outside) = (scratch(), scratch());
+    prepare(dir.path());
+    let segment = files::segments(&files::partition(dir.path(), "orders", 0)).remove(1);
+    let moved = outside.path().join("moved.log");
+    fs::copy(&segment, &moved).unwrap();
+    fs::remove_file(&segment).unwrap();
+    symlink(&moved, &segment).unwrap();
+    let before = fs::read(&moved).unwrap();
+    let error = open_and_read(dir.path(), "orders").unwrap_err();
+    assert!(error.to_string().contains(&segment.display().to_string()), "{error}");
+    assert!(fs::read(&moved).unwrap() == before);
+}
+
+#[test]
+fn an_opened_store_is_found_with_all_it_had() {
+    let dir = scratch();
+    let path = dir.path().join("made").join("with").join("parents");
+    let store = in_cache().open(&path).unwrap();
+    let log = store.log_with("orders", LogOptions::new().partitions(3)).unwrap();
+    for number in 0..30 {
+        log.append(format!("order {number}")).unwrap();
+    }
+    let before: Vec<_> = (0..3).map(|it| values(log.partition(it).unwrap().read(StartAt::Earliest).unwrap())).collect();
+    store.close().unwrap();
+    let store = in_cache().open(&path).unwrap();
+    let log = store.log("orders").unwrap();
+    for (number, before) in before.iter().enumerate() {
+        let partition = log.partition(u32::try_from(number).unwrap()).unwrap();
+        assert_eq!(values(partition.read(StartAt::Earliest).unwrap()), *before);
+        assert_eq!(partition.end_offset(), before.len() as u64);
+    }
+}
