@@ -92,11 +92,17 @@ fn a_store_is_made_with_its_parents_and_in_a_directory_of_other_things() {
 fn what_is_left_of_an_unfinished_creation_is_made_again() {
     let whole = scratch();
     open(whole.path()).close().unwrap();
-    for leave in [&["LOCK"][..], &["LOCK", "logs"], &["LOCK", "logs", "placemarks"], &["logs", "placemarks", "transactions"]] {
+    for leave in
+        [&["LOCK"][..], &["LOCK", "logs"], &["LOCK", "logs", "placemarks"], &["logs", "placemarks", "transactions"]]
+    {
         let dir = scratch();
         for name in leave {
             let from = whole.path().join(name);
-            if from.is_dir() { copy(&from, &dir.path().join(name)) } else { fs::write(dir.path().join(name), "").unwrap() }
+            if from.is_dir() {
+                copy(&from, &dir.path().join(name))
+            } else {
+                fs::write(dir.path().join(name), "").unwrap()
+            }
         }
         fs::write(dir.path().join("STORE.new"), "half").unwrap();
         let half = dir.path().join("placemarks/MANIFEST");
@@ -129,7 +135,11 @@ fn whatever_is_missing_of_a_store_is_corruption_that_names_it() {
     let missing = |part: &str| {
         let dir = prepared();
         let path = dir.path().join(part);
-        if path.is_dir() { fs::remove_dir_all(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+        if path.is_dir() {
+            fs::remove_dir_all(&path).unwrap()
+        } else {
+            fs::remove_file(&path).unwrap()
+        }
         let before = files(dir.path());
         let Err(Error::Corrupt { path: named, .. }) = Store::open(dir.path()) else { panic!("opened without {part}") };
         assert!(named.starts_with(&path), "{}", named.display());
@@ -145,7 +155,11 @@ fn a_log_that_is_missing_or_damaged_does_not_keep_the_others() {
     for part in ["logs/a", "logs/a/LOG", "logs/a/0", "logs/a/0/MANIFEST"] {
         let dir = prepared();
         let path = dir.path().join(part);
-        if path.is_dir() { fs::remove_dir_all(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+        if path.is_dir() {
+            fs::remove_dir_all(&path).unwrap()
+        } else {
+            fs::remove_file(&path).unwrap()
+        }
         let store = open(dir.path());
         assert_eq!(store.logs().unwrap(), ["a", "b"]);
         for opened in [store.log("a"), store.open_log("a"), store.log_with("a", LogOptions::new().partitions(2))] {
@@ -192,7 +206,9 @@ fn a_path_that_is_no_directory_is_refused_by_name_and_left_alone() {
     symlink(dir.path(), &link).unwrap();
     for path in [&file, &link, &file.join("below"), &dir.path().join("link/")] {
         match Store::open(path) {
-            Err(error @ Error::Io { .. }) => assert!(error.to_string().contains("notes.txt") || error.to_string().contains("link")),
+            Err(error @ Error::Io { .. }) => {
+                assert!(error.to_string().contains("notes.txt") || error.to_string().contains("link"))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -328,7 +344,8 @@ fn a_batch_is_spread_by_its_keys_and_answers_in_its_own_order() {
     let record = |key: &String| Record::new(format!("of {key}")).key(key.clone());
     let at = log.append_batch(keys.iter().map(record)).unwrap();
     for (key, at) in keys.iter().zip(&at) {
-        let entry = log.partition(at.partition).unwrap().read(StartAt::Offset(at.offset)).unwrap().next().unwrap().unwrap();
+        let entry =
+            log.partition(at.partition).unwrap().read(StartAt::Offset(at.offset)).unwrap().next().unwrap().unwrap();
         assert_eq!(entry.key(), Some(key.as_bytes()));
         assert_eq!(log.append(record(key)).unwrap().partition, at.partition, "a key stays in its partition");
     }

@@ -12,6 +12,7 @@ const LOG: LogId = LogId(16);
 
 struct Side {
     dir: tempfile::TempDir,
+    durability: Durability,
     log: Arc<SideLog>,
 }
 
@@ -21,7 +22,7 @@ impl Side {
         let env = env(dir.path());
         SideLog::create(&env, &dir.path().join("placemarks")).unwrap();
         let log = SideLog::open(&env, &dir.path().join("placemarks"), durability).unwrap();
-        Self { dir, log }
+        Self { dir, durability, log }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -34,7 +35,7 @@ impl Side {
             self.log.close().unwrap();
         }
         self.log.partition.env().background.stop();
-        self.log = SideLog::open(&env(self.dir.path()), &self.path(), self.log.durability).unwrap();
+        self.log = SideLog::open(&env(self.dir.path()), &self.path(), self.durability).unwrap();
     }
 
     /// A log with one group on it.

@@ -42,18 +42,17 @@ impl StoreCore {
         let mut open = lock(&slot);
         // Whoever closes the store looks into every slot afterwards.
         self.check_open()?;
-        let log = match open.as_ref() {
-            Some(log) => Arc::clone(log),
-            None => {
-                let id = match self.side().log_id(name) {
-                    Some(id) => id,
-                    None if missing == Missing::Refuse => return Err(Error::NoSuchLog { name: name.to_owned() }),
-                    None => self.create_log(name, options)?,
-                };
-                let log = Arc::new(self.open_log(name, id)?);
-                *open = Some(Arc::clone(&log));
-                log
-            }
+        let log = if let Some(log) = open.as_ref() {
+            Arc::clone(log)
+        } else {
+            let id = match self.side().log_id(name) {
+                Some(id) => id,
+                None if missing == Missing::Refuse => return Err(Error::NoSuchLog { name: name.to_owned() }),
+                None => self.create_log(name, options)?,
+            };
+            let log = Arc::new(self.open_log(name, id)?);
+            *open = Some(Arc::clone(&log));
+            log
         };
         self.change_options(&log, options)?;
         Ok(log)
@@ -124,7 +123,8 @@ impl StoreCore {
     /// Registers a log that is whole and has no name in the side log.
     fn adopt(&self, name: &str, dir: &Path) -> Result<LogId> {
         let Some(file) = self.read_log_file(dir)? else {
-            let source = io::Error::new(io::ErrorKind::AlreadyExists, "in the way of a log of this name, and not a log");
+            let source =
+                io::Error::new(io::ErrorKind::AlreadyExists, "in the way of a log of this name, and not a log");
             return Err(Error::Io { path: dir.to_path_buf(), source });
         };
         if let Some(known) = self.side().log_name(file.id) {
@@ -191,7 +191,10 @@ impl StoreCore {
             return Err(Error::option("partitions", reason));
         }
         if merged.compaction != stored.compaction {
-            return Err(Error::option("compaction", "is fixed when a log is made: make another log, and copy the records"));
+            return Err(Error::option(
+                "compaction",
+                "is fixed when a log is made: make another log, and copy the records",
+            ));
         }
         let file = LogFile { store: self.env().store, id: log.id(), options: merged };
         for number in before..count {
