@@ -10,11 +10,12 @@
 
 mod catalog;
 mod table;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
-
 
 use crate::format::{DecidedPlacemark, Ident, SideKey, SideValue};
 use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
@@ -39,7 +40,6 @@ const PER_FRAME: usize = 1000;
 pub(crate) struct SideLog {
     me: Weak<Self>,
     partition: Arc<PartitionCore>,
-    durability: Durability,
     /// Held over an append and the changes of the table that belong to it.
     order: Mutex<()>,
     table: Mutex<Table>,
@@ -107,7 +107,6 @@ impl SideLog {
         Ok(Arc::new_cyclic(|me| Self {
             me: me.clone(),
             partition,
-            durability,
             order: Mutex::default(),
             table: Mutex::new(table),
             upkeep,
@@ -141,8 +140,7 @@ impl SideLog {
     /// what is known, and for a group that still exists. The journal has it, so that nothing is waited for.
     pub(crate) fn decided(&self, decided: &DecidedPlacemark) -> Result<()> {
         let key = PlacemarkKey { group: decided.group, log: decided.log, partition: decided.partition };
-        let placemark =
-            Placemark { offset: decided.offset, version: decided.version, committed_at: self.now() };
+        let placemark = Placemark { offset: decided.offset, version: decided.version, committed_at: self.now() };
         {
             let _order = lock(&self.order);
             let (known, newer) = {
@@ -187,11 +185,6 @@ impl SideLog {
             Change::set(key, *offset)
         };
         self.change(|_| Ok(starts.iter().map(change).collect())).map(|_| ())
-    }
-
-    /// The same for one partition.
-    pub(crate) fn set_start(&self, key: PlacemarkKey, offset: u64) -> Result<()> {
-        self.set_starts(&[(key, offset)])
     }
 
     /// The number of a group of a log, if it is known.

@@ -232,13 +232,9 @@ impl Table {
 
     /// All keys that belong to a group, also those whose first commit is still on its way to the disk.
     pub(super) fn keys_of(&self, group: GroupId) -> Vec<SideKey> {
-        let placemark = |key: &PlacemarkKey| SideKey::Placemark {
-            group: key.group,
-            log: key.log,
-            partition: key.partition,
-        };
-        let start =
-            |key: &PlacemarkKey| SideKey::Start { group: key.group, log: key.log, partition: key.partition };
+        let placemark =
+            |key: &PlacemarkKey| SideKey::Placemark { group: key.group, log: key.log, partition: key.partition };
+        let start = |key: &PlacemarkKey| SideKey::Start { group: key.group, log: key.log, partition: key.partition };
         let placemarks = self.placemarks.range(keys_of(group)).map(|(key, _)| placemark(key));
         placemarks.chain(self.starts.range(keys_of(group)).map(|(key, _)| start(key))).collect()
     }

@@ -1,7 +1,7 @@
 //! Keeps the side log as small as what it says: when to compact, and how no placemark is lost by it.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::Result;
 use crate::partition::lock;
@@ -11,7 +11,7 @@ use crate::placemarks::SideLog;
 const SOFT: u64 = 1 << 20;
 
 /// From here on a committing thread compacts before it goes on, so that the size is bounded however fast they commit.
-const HARD: u64 = 5 << 19;
+const HARD: u64 = 3 << 20;
 
 /// A closed side log is under this, if what it says is.
 const CLOSED: u64 = 512 << 10;
@@ -85,15 +85,17 @@ impl SideLog {
     /// Compacts, unless someone else has done so by the time it is this thread's turn.
     fn compact_when(&self, is_due: fn(&Upkeep) -> bool) -> Result<()> {
         let _running = lock(&self.upkeep.running);
-        if is_due(&self.upkeep) { self.compact_sealed() } else { Ok(()) }
+        if is_due(&self.upkeep) { self.compact_all() } else { Ok(()) }
     }
 
-    /// Rewrites the sealed segments with only the newest record of every key. With `running` held.
+    /// Rewrites everything written so far with only the newest record of every key. With `running` held.
     ///
-    /// What is below the bound is made durable before anything older is dropped for its sake.
-    fn compact_sealed(&self) -> Result<()> {
+    /// What is below the bound is sealed, and so durable, before anything older is dropped for its sake. Rolling right
+    /// behind the bound keeps what is committed meanwhile out of the segments that are rewritten, where it would have to
+    /// stay.
+    fn compact_all(&self) -> Result<()> {
         lock(&self.table).set_bound(self.partition.written_end());
-        self.partition.sync()?;
+        self.partition.roll()?;
         let left = self.partition.compact(&|key, offset| lock(&self.table).keeps(key, offset))?;
         let backlog = self.partition.backlog(self.partition.start())?;
         self.upkeep.compacted(left, backlog.bytes);
@@ -103,11 +105,8 @@ impl SideLog {
     /// Compacts where that pays, and leaves a side log that opens without a walk.
     pub(crate) fn close(&self) -> Result<()> {
         let running = lock(&self.upkeep.running);
-        let compacted = if self.upkeep.is_over_closed() && !self.partition.is_closed() {
-            Arc::clone(&self.partition).roll().and_then(|()| self.compact_sealed())
-        } else {
-            Ok(())
-        };
+        let compacted =
+            if self.upkeep.is_over_closed() && !self.partition.is_closed() { self.compact_all() } else { Ok(()) };
         drop(running);
         compacted.and(self.partition.close())
     }

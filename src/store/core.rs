@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::format::{Decision, Part, StoreFile};
+use crate::journal::{Journal, SEGMENT_BYTES};
 use crate::partition::{Env, Floor, PartitionCore, Settings, lock};
 use crate::placemarks::SideLog;
 use crate::storage::{Lock, Signal};
 use crate::store::{LogCore, StoreOptions, directory};
-use crate::journal::{Journal, SEGMENT_BYTES};
 use crate::types::{LogId, Millis};
 use crate::{Durability, Error, Result};
 
@@ -45,8 +45,7 @@ impl StoreCore {
         let dir = directory::prepare(storage, path)?;
         let lock = directory::lock(storage, &dir)?;
         let known = directory::read(storage, &dir)?;
-        let file =
-            known.unwrap_or_else(|| StoreFile { store: storage.random(), created: Millis(storage.now()) });
+        let file = known.unwrap_or_else(|| StoreFile { store: storage.random(), created: Millis(storage.now()) });
         let storage = Arc::clone(&options.storage);
         let env = Env::new(storage, file.store, &dir, options.recovery_mode, options.write_mode);
         if known.is_none() {

@@ -50,7 +50,9 @@ pub(super) fn prepare(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
     }
     match storage.kind(&dir).at(&dir)? {
         Some(Kind::Directory) => {}
-        Some(Kind::File) => return Err(refused(&dir, io::ErrorKind::NotADirectory, "a file, where a store is a directory")),
+        Some(Kind::File) => {
+            return Err(refused(&dir, io::ErrorKind::NotADirectory, "a file, where a store is a directory"));
+        }
         Some(Kind::Other) => {
             let reason = "a symbolic link or device: open the directory itself";
             return Err(refused(&dir, io::ErrorKind::InvalidInput, reason));

@@ -6,7 +6,7 @@
 //! So a name that is registered and has no directory is damage, and never an accident of ours.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::At;
@@ -43,18 +43,17 @@ impl StoreCore {
         let mut open = lock(&slot);
         // Whoever closes the store looks into every slot afterwards.
         self.check_open()?;
-        let log = match open.as_ref() {
-            Some(log) => Arc::clone(log),
-            None => {
-                let id = match self.side().log_id(name) {
-                    Some(id) => id,
-                    None if missing == Missing::Refuse => return Err(Error::NoSuchLog { name: name.to_owned() }),
-                    None => self.create_log(name, options)?,
-                };
-                let log = Arc::new(self.open_log(name, id)?);
-                *open = Some(Arc::clone(&log));
-                log
-            }
+        let log = if let Some(log) = open.as_ref() {
+            Arc::clone(log)
+        } else {
+            let id = match self.side().log_id(name) {
+                Some(id) => id,
+                None if missing == Missing::Refuse => return Err(Error::NoSuchLog { name: name.to_owned() }),
+                None => self.create_log(name, options)?,
+            };
+            let log = Arc::new(self.open_log(name, id)?);
+            *open = Some(Arc::clone(&log));
+            log
         };
         self.change_options(&log, options)?;
         Ok(log)
@@ -125,7 +124,8 @@ impl StoreCore {
     /// Registers a log that is whole and has no name in the side log.
     fn adopt(&self, name: &str, dir: &Path) -> Result<LogId> {
         let Some(file) = self.read_log_file(dir)? else {
-            let source = io::Error::new(io::ErrorKind::AlreadyExists, "in the way of a log of this name, and not a log");
+            let source =
+                io::Error::new(io::ErrorKind::AlreadyExists, "in the way of a log of this name, and not a log");
             return Err(Error::Io { path: dir.to_path_buf(), source });
         };
         if let Some(known) = self.side().log_name(file.id) {
@@ -192,7 +192,10 @@ impl StoreCore {
             return Err(Error::option("partitions", reason));
         }
         if merged.compaction != stored.compaction {
-            return Err(Error::option("compaction", "is fixed when a log is made: make another log, and copy the records"));
+            return Err(Error::option(
+                "compaction",
+                "is fixed when a log is made: make another log, and copy the records",
+            ));
         }
         let file = LogFile { store: self.env().store, id: log.id(), options: merged };
         for number in before..count {
@@ -223,26 +226,41 @@ impl StoreCore {
         let mut open = lock(&slot);
         self.check_open()?;
         let id = self.side().log_id(name).ok_or_else(|| Error::NoSuchLog { name: name.to_owned() })?;
-        let closed = open.take();
-        for partition in closed.iter().flat_map(|log| log.partitions()) {
-            // What cannot be closed cleanly is deleted all the same.
-            let _ = partition.close();
-        }
-        let storage = self.env().storage.as_ref();
-        let logs = directory::logs(self.dir());
-        let (dir, gone) = (logs.join(name), logs.join(format!("{GONE}{}", id.0)));
-        let exists = storage.kind(&dir).at(&dir)?.is_some();
-        if exists {
-            storage.rename(&dir, &gone).at(&dir)?;
-            storage.sync_dir(&logs).at(&logs)?;
-        }
-        if let Some(log) = closed {
-            log.mark_deleted();
-            log.signal().notify();
-        }
+        let open = open.take();
+        let exists = match &open {
+            None => self.set_aside(name, id)?,
+            Some(log) => {
+                // Before anyone finds its partitions closed, and asks why.
+                log.set_deleted(true);
+                for partition in log.partitions() {
+                    // What cannot be closed cleanly is deleted all the same.
+                    let _ = partition.close();
+                }
+                log.signal().notify();
+                self.set_aside(name, id).inspect_err(|_| log.set_deleted(false))?
+            }
+        };
         self.side().forget_log(id)?;
         self.forget_unapplied(id);
-        if exists { directory::remove_tree(storage, &gone) } else { Ok(()) }
+        if exists { directory::remove_tree(self.env().storage.as_ref(), &self.gone(id)) } else { Ok(()) }
+    }
+
+    /// Takes a log's directory out of its place, durably: from here on the log is deleted. False when it was missing.
+    fn set_aside(&self, name: &str, id: LogId) -> Result<bool> {
+        let storage = self.env().storage.as_ref();
+        let logs = directory::logs(self.dir());
+        let dir = logs.join(name);
+        if storage.kind(&dir).at(&dir)?.is_none() {
+            return Ok(false);
+        }
+        storage.rename(&dir, &self.gone(id)).at(&dir)?;
+        storage.sync_dir(&logs).at(&logs)?;
+        Ok(true)
+    }
+
+    /// Where a deleted log is while it is being removed.
+    fn gone(&self, id: LogId) -> PathBuf {
+        directory::logs(self.dir()).join(format!("{GONE}{}", id.0))
     }
 
     /// Finishes what a crash left of making and deleting logs.

@@ -221,7 +221,10 @@ impl Log {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("name", &self.name()).field("partitions", &self.partitions()).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("name", &self.name())
+            .field("partitions", &self.partitions())
+            .finish_non_exhaustive()
     }
 }
 

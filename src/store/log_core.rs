@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use crate::group::Registry;
 use crate::partition::{PartitionCore, Settings, lock};
 use crate::record::Record;
-use crate::group::Registry;
 use crate::storage::Signal;
 use crate::store::partitioner::partition_of;
 use crate::types::LogId;
@@ -176,14 +176,17 @@ impl LogCore {
         if self.keyed && record.key_bytes().is_none() {
             return Err(Error::option(
                 "key",
-                format!("is missing in record {place} of the batch: log {:?} keeps the latest record of every key", self.name),
+                format!(
+                    "is missing in record {place} of the batch: log {:?} keeps the latest record of every key",
+                    self.name
+                ),
             ));
         }
         Ok(())
     }
 
-    pub(super) fn mark_deleted(&self) {
-        self.deleted.store(true, Ordering::Release);
+    pub(super) fn set_deleted(&self, deleted: bool) {
+        self.deleted.store(deleted, Ordering::Release);
     }
 
     pub(crate) fn is_deleted(&self) -> bool {

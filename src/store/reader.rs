@@ -160,6 +160,9 @@ impl Iterator for Reader {
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("log", &self.log.name()).field("skipped", &self.skipped()).finish_non_exhaustive()
+        f.debug_struct("Reader")
+            .field("log", &self.log.name())
+            .field("skipped", &self.skipped())
+            .finish_non_exhaustive()
     }
 }

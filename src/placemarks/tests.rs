@@ -1,0 +1,253 @@
+//! The side log over the real disk: what it shows, keeps, and forgets.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::storage::Disk;
+use crate::{RecoveryMode, WriteMode};
+
+const LOG: LogId = LogId(16);
+
+struct Side {
+    dir: tempfile::TempDir,
+    durability: Durability,
+    log: Arc<SideLog>,
+}
+
+impl Side {
+    fn new(durability: Durability) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let env = env(dir.path());
+        SideLog::create(&env, &dir.path().join("placemarks")).unwrap();
+        let log = SideLog::open(&env, &dir.path().join("placemarks"), durability).unwrap();
+        Self { dir, durability, log }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("placemarks")
+    }
+
+    /// Closes it, or leaves it as a killed process would, and opens it again.
+    fn reopen(&mut self, close: bool) {
+        if close {
+            self.log.close().unwrap();
+        }
+        self.log.partition.env().background.stop();
+        self.log = SideLog::open(&env(self.dir.path()), &self.path(), self.durability).unwrap();
+    }
+
+    /// A log with one group on it.
+    fn with_group(durability: Durability) -> (Self, PlacemarkKey) {
+        let side = Self::new(durability);
+        let log = side.log.take_log_id().unwrap();
+        side.log.register_log("orders", log).unwrap();
+        let group = side.log.group_id(log, "billing").unwrap();
+        (side, PlacemarkKey { group, log, partition: 0 })
+    }
+
+    fn commit(&self, key: PlacemarkKey, offset: u64) {
+        self.log.commit(key, offset).unwrap().wait().unwrap();
+    }
+
+    fn offset(&self, key: PlacemarkKey) -> Option<u64> {
+        self.log.placemark(key).map(|placemark| placemark.offset)
+    }
+
+    fn bytes(&self) -> u64 {
+        fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    /// What the disk takes, which preallocated files take as well.
+    fn disk_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let blocks = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+        fs::read_dir(self.path()).unwrap().filter_map(Result::ok).map(blocks).sum()
+    }
+}
+
+fn env(dir: &Path) -> Arc<Env> {
+    Env::new(Arc::new(Disk::new()), 7, dir, RecoveryMode::Strict, WriteMode::Auto)
+}
+
+#[test]
+fn a_commit_is_shown_when_it_was_waited_for_and_survives() {
+    for close in [true, false] {
+        let (mut side, key) = Side::with_group(Durability::Sync);
+        assert_eq!(side.offset(key), None);
+        let commit = side.log.commit(key, 10).unwrap();
+        assert_eq!(side.offset(key), None, "not before it is durable");
+        commit.wait().unwrap();
+        assert_eq!(side.offset(key), Some(10));
+        side.commit(key, 20);
+        side.commit(key, 15);
+        side.reopen(close);
+        let placemark = side.log.placemark(key).unwrap();
+        assert_eq!((placemark.offset, placemark.version), (15, 3));
+        assert_eq!(side.log.placemark(PlacemarkKey { partition: 1, ..key }), None);
+    }
+}
+
+#[test]
+fn commits_that_are_waited_for_in_any_order_leave_the_newest() {
+    let (side, key) = Side::with_group(Durability::Sync);
+    let (first, second) = (side.log.commit(key, 1).unwrap(), side.log.commit(key, 2).unwrap());
+    second.wait().unwrap();
+    first.wait().unwrap();
+    assert_eq!(side.offset(key), Some(2));
+}
+
+#[test]
+fn what_a_transaction_decided_counts_only_if_it_is_newer() {
+    let (mut side, key) = Side::with_group(Durability::Os);
+    let decided = |offset, version| DecidedPlacemark {
+        group: key.group,
+        log: key.log,
+        partition: key.partition,
+        offset,
+        version,
+    };
+    let version = side.log.next_version(key);
+    side.commit(key, 50);
+    side.log.decided(&decided(40, version)).unwrap();
+    assert_eq!(side.offset(key), Some(50), "a later commit is not undone");
+    let version = side.log.next_version(key);
+    side.log.decided(&decided(60, version)).unwrap();
+    assert_eq!(side.offset(key), Some(60));
+    side.reopen(true);
+    side.log.decided(&decided(40, 1)).unwrap();
+    side.log.decided(&decided(60, version)).unwrap();
+    assert_eq!(side.offset(key), Some(60));
+    side.log.remove_group(key.log, "billing").unwrap();
+    side.log.decided(&decided(70, version + 1)).unwrap();
+    assert_eq!(side.offset(key), None, "a group that was deleted stays so");
+}
+
+#[test]
+fn numbers_are_never_given_twice() {
+    let mut side = Side::new(Durability::Os);
+    let mut seen = BTreeMap::new();
+    for round in 0..6 {
+        let log = side.log.take_log_id().unwrap();
+        assert!(log >= LogId::FIRST_USER);
+        assert_eq!(seen.insert(log, round), None);
+        side.log.register_log("orders", log).unwrap();
+        let group = side.log.group_id(log, "billing").unwrap();
+        assert_eq!(seen.insert(LogId(group.0 + 1_000_000), round), None);
+        assert_eq!(side.log.group_id(log, "billing").unwrap(), group);
+        side.log.forget_log(log).unwrap();
+        assert_eq!(side.log.log_id("orders"), None);
+        side.reopen(round % 2 == 0);
+    }
+}
+
+#[test]
+fn a_forgotten_log_takes_all_that_belongs_to_it_and_nothing_else() {
+    for close in [true, false] {
+        let (mut side, key) = Side::with_group(Durability::Os);
+        let other = side.log.take_log_id().unwrap();
+        side.log.register_log("payments", other).unwrap();
+        let group = side.log.group_id(other, "billing").unwrap();
+        let kept = PlacemarkKey { group, log: other, partition: 3 };
+        for (key, offset) in [(key, 5), (kept, 6)] {
+            side.log.set_starts(&[(key, 1), (PlacemarkKey { partition: 9, ..key }, 2)]).unwrap();
+            side.commit(key, offset);
+        }
+        let on_its_way = side.log.commit(key, 7).unwrap();
+        side.log.forget_log(key.log).unwrap();
+        on_its_way.wait().unwrap();
+        assert!(matches!(side.log.commit(key, 8), Err(Error::Fenced)));
+        assert!(matches!(side.log.group_id(key.log, "late"), Err(Error::Fenced)));
+        for _ in 0..2 {
+            assert_eq!((side.offset(key), side.log.start(key)), (None, None));
+            assert_eq!(side.log.logs(), [("payments".to_owned(), other)]);
+            assert_eq!(side.log.groups().len(), 1);
+            assert_eq!((side.offset(kept), side.log.start(kept)), (Some(6), Some(1)));
+            assert_eq!(side.log.starts_of(group).len(), 2);
+            assert_eq!((side.log.consumed(other, 3), side.log.consumed(other, 9)), (Some(6), Some(2)));
+            assert_eq!((side.log.consumed(other, 4), side.log.consumed(key.log, 0)), (Some(0), None));
+            side.reopen(close);
+        }
+    }
+}
+
+#[test]
+fn its_size_follows_the_keys_and_not_the_commits() {
+    let (mut side, first) = Side::with_group(Durability::Os);
+    let groups: Vec<GroupId> =
+        (0..10).map(|number| side.log.group_id(first.log, &format!("group-{number}")).unwrap()).collect();
+    let mut largest = 0;
+    for round in 0..30_000_u64 {
+        for group in &groups {
+            side.commit(PlacemarkKey { group: *group, ..first }, round);
+        }
+        if round % 500 == 0 {
+            largest = largest.max(side.disk_bytes());
+        }
+    }
+    assert!(largest <= 8 << 20, "it grew to {largest} bytes");
+    for close in [false, true] {
+        side.reopen(close);
+        for group in &groups {
+            assert_eq!(side.offset(PlacemarkKey { group: *group, ..first }), Some(29_999));
+        }
+    }
+    side.log.close().unwrap();
+    assert!(side.bytes() < 1 << 20, "closed it takes {} bytes", side.bytes());
+}
+
+#[test]
+fn compaction_drops_nothing_for_the_sake_of_what_is_not_durable() {
+    let mut newest = table::Newest::default();
+    newest.moved(10, 0);
+    newest.moved(20, 0);
+    assert!(newest.keeps(20, 30) && !newest.keeps(10, 30), "both are below the bound");
+    newest.moved(40, 30);
+    assert!(newest.keeps(20, 30), "40 may yet be lost");
+    assert!(!newest.keeps(10, 30));
+    newest.moved(50, 30);
+    assert!(newest.keeps(20, 30) && newest.keeps(40, 30) && newest.keeps(50, 30));
+    assert!(!newest.keeps(40, 60) && newest.keeps(50, 60));
+}
+
+#[test]
+fn commits_from_many_threads_and_compactions_lose_nothing() {
+    let (mut side, first) = Side::with_group(Durability::Os);
+    let keys: Vec<PlacemarkKey> = (0..4).map(|partition| PlacemarkKey { partition, ..first }).collect();
+    std::thread::scope(|scope| {
+        for key in &keys {
+            let log = &side.log;
+            scope.spawn(move || {
+                for offset in 1..=40_000 {
+                    log.commit(*key, offset).unwrap().wait().unwrap();
+                }
+            });
+        }
+    });
+    for _ in 0..2 {
+        for key in &keys {
+            let placemark = side.log.placemark(*key).unwrap();
+            assert_eq!((placemark.offset, placemark.version), (40_000, 40_000));
+        }
+        side.reopen(false);
+    }
+}
+
+#[test]
+fn records_of_unknown_kinds_are_kept_and_skipped() {
+    let (mut side, key) = Side::with_group(Durability::Os);
+    side.log.partition.append(&Record::new(b"from later").key(&[250, 1, 2])).unwrap();
+    for offset in 0..60_000 {
+        side.commit(key, offset);
+    }
+    side.reopen(true);
+    assert_eq!(side.offset(key), Some(59_999));
+    let mut cursor = side.log.partition.cursor(side.log.partition.start()).unwrap();
+    let mut kept = 0;
+    while let Some(entry) = cursor.next().unwrap() {
+        kept += u64::from(entry.value() == b"from later");
+    }
+    assert_eq!(kept, 1);
+    assert_eq!(LOG, key.log);
+}
