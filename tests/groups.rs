@@ -8,7 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use placemark::{AtLeastOnce, Batch, Consumer, Entry, Error, Log, LogOptions, Mode, Record, ResetTo, StartAt, Store};
+use placemark::{AtLeastOnce, Batch, Consumer, Entry, Error, Log, LogOptions, Record, ResetTo, StartAt, Store};
 
 use common::{SHORT, WAIT, files, in_cache, options, scratch, within};
 
@@ -37,16 +37,16 @@ fn member(log: &Log, group: &str, records: usize) -> Consumer<AtLeastOnce> {
     log.consumer(group).max_poll_records(records).at_least_once().unwrap()
 }
 
-fn take<M: Mode>(consumer: &mut Consumer<M>) -> Batch<M> {
+fn take<M>(consumer: &mut Consumer<M>) -> Batch<M> {
     consumer.poll(WAIT).unwrap().expect("there are records to deliver")
 }
 
-fn nothing<M: Mode>(consumer: &mut Consumer<M>) -> bool {
+fn nothing<M>(consumer: &mut Consumer<M>) -> bool {
     consumer.poll(Duration::ZERO).unwrap().is_none()
 }
 
 /// Records, and bytes, that a consumer has still to read.
-fn lag<M: Mode>(consumer: &Consumer<M>) -> (u64, u64) {
+fn lag<M>(consumer: &Consumer<M>) -> (u64, u64) {
     let lag = consumer.lag().unwrap();
     (lag.iter().map(|it| it.records).sum(), lag.iter().map(|it| it.bytes).sum())
 }

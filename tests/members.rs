@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use placemark::{AtLeastOnce, Batch, Consumer, Error, Log, LogOptions, Mode, Record, Store};
+use placemark::{AtLeastOnce, Batch, Consumer, Error, Log, LogOptions, Record, Store};
 
 use common::{SHORT, WAIT, in_cache, scratch, within};
 
@@ -34,11 +34,11 @@ fn member(log: &Log) -> Consumer<AtLeastOnce> {
     log.consumer("group").max_poll_records(10).at_least_once().unwrap()
 }
 
-fn take<M: Mode>(consumer: &mut Consumer<M>) -> Batch<M> {
+fn take<M>(consumer: &mut Consumer<M>) -> Batch<M> {
     consumer.poll(WAIT).unwrap().expect("there are records to deliver")
 }
 
-fn assigned<M: Mode>(consumer: &Consumer<M>) -> Vec<u32> {
+fn assigned<M>(consumer: &Consumer<M>) -> Vec<u32> {
     let mut partitions = consumer.assignment();
     partitions.sort_unstable();
     partitions
