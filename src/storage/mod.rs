@@ -18,7 +18,7 @@
 
 mod disk;
 mod map;
-mod sim;
+// mod sim;
 mod wait;
 
 use std::fmt::Debug;
@@ -27,11 +27,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::types::CacheIdentity;
 pub use disk::Disk;
 pub use map::Map;
 pub(crate) use map::MapWriter;
-pub use sim::{Crash, Fault, Operation, SimDisk};
-pub(crate) use wait::{Deadline, Signal};
+// pub use sim::{Crash, Fault, Operation, SimDisk};
+pub(crate) use wait::{Deadline, Listener, Signal};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,22 +66,6 @@ pub enum Kind {
     Directory,
     /// A symbolic link, a device, a socket.
     Other,
-}
-
-/// What proves that the page cache still holds what was written before: the same boot of the kernel, and the same mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CacheIdentity {
-    /// The kernel's boot id; zero when it is not known, which never equals another.
-    pub boot: [u8; 16],
-    /// The unique id of the mount, or zero where the kernel has none.
-    pub mount: u64,
-}
-
-impl CacheIdentity {
-    /// Whether the page cache of `earlier` is certain to be the one of now.
-    pub fn survives(&self, earlier: &Self) -> bool {
-        self.boot != [0; 16] && self == earlier
-    }
 }
 
 /// An exclusive lock on a store, given back when dropped, or by the kernel when the process dies.
