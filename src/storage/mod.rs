@@ -18,7 +18,7 @@
 
 mod disk;
 mod map;
-// mod sim;
+mod sim;
 mod wait;
 
 use std::fmt::Debug;
@@ -31,7 +31,7 @@ pub use crate::types::CacheIdentity;
 pub use disk::Disk;
 pub use map::Map;
 pub(crate) use map::MapWriter;
-// pub use sim::{Crash, Fault, Operation, SimDisk};
+pub use sim::{Crash, Fault, Keep, Operation, SimDisk, Times};
 pub(crate) use wait::{Deadline, Listener, Signal};
 
 /// How to open a file.
