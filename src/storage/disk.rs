@@ -320,3 +320,100 @@ fn forget(file: &fs::File, from: u64) {
 
 #[cfg(not(target_os = "linux"))]
 fn forget(_file: &fs::File, _from: u64) {}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn symbolic_links_are_seen_as_such_and_not_opened() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (file, link) = (scratch.path().join("file"), scratch.path().join("link"));
+        fs::write(&file, b"abc").unwrap();
+        symlink(&file, &link).unwrap();
+        let disk = Disk::new();
+        assert_eq!(disk.kind(&link).unwrap(), Some(Kind::Other));
+        assert!(disk.open(&link, Mode::Read).is_err());
+        assert!(disk.open(&link, Mode::Write).is_err());
+        assert!(disk.open(&link, Mode::Create).is_err());
+        assert!(disk.lock(&link).is_err());
+        let listed = disk.list(scratch.path()).unwrap();
+        assert_eq!(listed.iter().map(|listed| listed.kind).collect::<Vec<_>>(), [Kind::File, Kind::Other]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_is_refused_and_blocks_nobody() {
+        use rustix::fs::{CWD, FileType, mknodat};
+        let scratch = tempfile::tempdir().unwrap();
+        let pipe = scratch.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, 0o600.into(), 0).unwrap();
+        let (done, waiting) = mpsc::channel();
+        thread::spawn(move || done.send(Disk::new().open(&pipe, Mode::Read).is_err()));
+        assert!(waiting.recv_timeout(Duration::from_secs(60)).expect("the opening blocks"));
+    }
+
+    #[test]
+    fn the_clock_is_the_wall_clock() {
+        let disk = Disk::new();
+        let exact = || u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let (before, now, after) = (exact(), disk.now(), exact());
+        assert!(now + 10 >= before && now <= after, "{before} <= {now} + 10, {now} <= {after}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_page_cache_is_known_to_be_the_same_within_a_boot() {
+        let scratch = tempfile::tempdir().unwrap();
+        let disk = Disk::new();
+        let identity = disk.cache_identity(scratch.path());
+        assert_eq!(identity, disk.cache_identity(scratch.path()));
+        assert!(identity.survives(&identity), "no boot id: {identity:?}");
+        assert!(!CacheIdentity::default().survives(&CacheIdentity::default()));
+    }
+
+    #[test]
+    fn a_boot_id_is_read_whole_or_not_at_all() {
+        let parsed = parse_uuid("00112233-4455-6677-8899-aabbccddeeff\n");
+        let expected = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+        assert_eq!(parsed, Some(expected));
+        assert_eq!(parse_uuid("0011"), None);
+        assert_eq!(parse_uuid("zz112233-4455-6677-8899-aabbccddeeff"), None);
+        assert_eq!(parse_uuid(""), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_that_copy_on_write_are_told_apart() {
+        let disk = Disk::new();
+        assert!(!disk.overwrites_in_place(Path::new("/proc")).unwrap());
+        assert!(disk.overwrites_in_place(Path::new("/does/not/exist")).is_err());
+        let shared_memory = Path::new("/dev/shm"); // a tmpfs, where there is one
+        if disk.kind(shared_memory).unwrap() == Some(Kind::Directory) {
+            assert!(disk.overwrites_in_place(shared_memory).unwrap());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn allocated_blocks_are_really_there() {
+        use std::os::unix::fs::MetadataExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        let file = Disk::new().open(&path, Mode::Create).unwrap();
+        if file.allocate(0, 1 << 20).is_ok() {
+            assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
+        }
+    }
+
+    #[test]
+    fn jobs_run_on_a_thread_of_their_name() {
+        let (done, waiting) = mpsc::channel();
+        let job = Box::new(move || done.send(thread::current().name().map(str::to_owned)).unwrap());
+        assert!(Disk::new().spawn("seal", job).unwrap());
+        assert_eq!(waiting.recv_timeout(Duration::from_secs(60)).unwrap().as_deref(), Some("seal"));
+    }
+}

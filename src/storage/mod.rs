@@ -19,6 +19,8 @@
 mod disk;
 mod map;
 mod sim;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::fmt::Debug;

@@ -171,9 +171,10 @@ impl Content {
     pub(super) fn sync(&mut self) {
         let mut dropped = std::mem::take(&mut self.dropped);
         for (index, page) in self.changed() {
-            match dropped.remove(&index) {
-                Some(clean) if same(Some(&clean), page.as_ref()) => drop(self.dropped.insert(index, clean)),
-                _ => put(&mut self.durable, index, page),
+            if clean(&dropped, index, page.as_ref()) {
+                self.dropped.extend(dropped.remove_entry(&index));
+            } else {
+                put(&mut self.durable, index, page);
             }
         }
         cut(&mut self.durable, self.len);
@@ -193,9 +194,9 @@ impl Content {
         if self.mapped() {
             return;
         }
-        let clean = self.dropped.split_off(&from.div_ceil(PAGE));
+        let dropped = self.dropped.split_off(&from.div_ceil(PAGE));
         for (index, page) in self.changed() {
-            if !same(clean.get(&index), page.as_ref()) {
+            if !clean(&dropped, index, page.as_ref()) {
                 continue;
             }
             let durable = self.durable.get(index).cloned().flatten();
@@ -246,7 +247,7 @@ impl Content {
         for (index, live) in self.changed() {
             let survivor = match crash.keep {
                 Keep::Nothing => continue,
-                Keep::Everything if same(self.dropped.get(&index), live.as_ref()) => continue,
+                Keep::Everything if clean(&self.dropped, index, live.as_ref()) => continue,
                 Keep::Everything => live,
                 Keep::Random => {
                     mix(self.durable.get(index).and_then(Option::as_ref), live.as_ref(), crash.sector, || {
@@ -395,6 +396,11 @@ fn same(left: Option<&Arc<Page>>, right: Option<&Arc<Page>>) -> bool {
         (Some(page), None) | (None, Some(page)) => **page == ZERO,
         (None, None) => true,
     }
+}
+
+/// Whether a failed sync has left this page clean.
+fn clean(dropped: &BTreeMap<usize, Arc<Page>>, index: usize, page: Option<&Arc<Page>>) -> bool {
+    dropped.get(&index).is_some_and(|dropped| same(Some(dropped), page))
 }
 
 fn put(pages: &mut Pages, index: usize, page: Option<Arc<Page>>) {
