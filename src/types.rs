@@ -43,6 +43,22 @@ pub enum ResetTo {
     ShiftBy(i64),
 }
 
+/// What proves that the page cache still holds what was written before: the same boot of the kernel, and the same mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheIdentity {
+    /// The kernel's boot id; zero when it is not known, which never equals another.
+    pub boot: [u8; 16],
+    /// The unique id of the mount, or zero where the kernel has none.
+    pub mount: u64,
+}
+
+impl CacheIdentity {
+    /// Whether the page cache of `earlier` is certain to be the one of now.
+    pub fn survives(&self, earlier: &Self) -> bool {
+        self.boot != [0; 16] && self == earlier
+    }
+}
+
 /// A log's number, never used again within a store. 0 is the side log, 1 the journal of transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LogId(pub(crate) u32);
@@ -116,20 +132,4 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::InvalidName { name: name.chars().take(300).collect(), reason })
-}
-
-/// What proves that the page cache still holds what was written before: the same boot of the kernel, and the same mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CacheIdentity {
-    /// The kernel's boot id; zero when it is not known, which never equals another.
-    pub boot: [u8; 16],
-    /// The unique id of the mount, or zero where the kernel has none.
-    pub mount: u64,
-}
-
-impl CacheIdentity {
-    /// Whether the page cache of `earlier` is certain to be the one of now.
-    pub fn survives(&self, earlier: &Self) -> bool {
-        self.boot != [0; 16] && self == earlier
-    }
 }

@@ -164,7 +164,7 @@ impl<M> Consumer<M> {
                 // What happened before listening began is looked for once more.
                 None => listener = Some(signal.listen()),
                 Some(listener) => {
-                    let until = next_deadline.map_or(deadline, |next| deadline.min(Deadline::after(next)));
+                    let until = next_deadline.map_or(deadline, |next| deadline.or_earlier(Deadline::after(next)));
                     listener.wait(&until);
                 }
             }

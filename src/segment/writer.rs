@@ -85,11 +85,10 @@ impl Writer {
         let segment = Arc::new(Segment::new(shape.dir, shape.ident, base, 0, created));
         let file = shape.storage.open(&segment.path, Mode::Create).at(&segment.path)?;
         let header = SegmentHeader { ident: shape.ident, base, created };
+        file.write_at(&header.encode(), 0).at(&segment.path)?;
         let extent = Extent { pos: FIRST_FRAME, end: base, records: 0, newest: Millis::default() };
         let step = if after_full { ROLLED_STEP } else { FIRST_STEP };
-        let writer = Self::over(shape, segment, file, &extent, Arc::new(Index::new()), step)?;
-        writer.file.write_at(&header.encode(), 0).at(&writer.segment.path)?;
-        Ok(writer)
+        Self::over(shape, segment, file, &extent, Arc::new(Index::new()), step)
     }
 
     /// Goes on with a segment whose frames end at `extent`. What lies behind is cut, so that it is zero.

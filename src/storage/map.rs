@@ -1,242 +1,450 @@
-//! Mapped files. The one file with `unsafe` code: everything that could go wrong with a mapping is kept here.
+//! Mapped memory, the one place with `unsafe`.
 //!
-//! The rule that makes it sound: a mapping has a *filled* end, which only grows. Bytes below it are never written again,
-//! by anyone, so that references to them may be handed out and shared. Bytes at or above it belong to the one
-//! [`MapWriter`] of the mapping, and only as far as blocks are allocated for them. No reference ever covers bytes that
-//! someone else may still write.
+//! A segment is mapped once, whole, over raw memory: a shared mapping of its file, or, on the simulated disk, a [`Heap`]
+//! that stands for the page cache. Three marks divide it: bytes below `filled` never change again and are handed out as
+//! plain slices; bytes from there to `allocated` belong to the one [`MapWriter`]; bytes above are not touched at all,
+//! since there may be no file, or no block, behind them. So no reference ever covers a byte that someone else writes.
 //!
-//! What remains outside our power: another process that truncates or overwrites the file, and a bad sector under a
-//! page that has to be read again. Both end the process (SIGBUS), or show other bytes, which the checksums find.
-#![expect(unsafe_code, reason = "a shared mapping is raw memory; this file wraps it so that no other needs to")]
+//! What this cannot see, and what the user of this crate is told: another process that writes or truncates the file.
 
-use std::alloc::Layout;
+#![expect(unsafe_code, reason = "mapped memory has no owner that the compiler could check")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use memmap2::MmapRaw;
 
-/// A file in memory, shared with the page cache, or with a simulated disk.
+/// A mapped file: readable up to where it has been filled.
 pub struct Map {
-    memory: Memory,
-    /// Bytes below are complete and never change again.
-    filled: AtomicUsize,
+    start: NonNull<u8>,
+    len: usize,
     writable: bool,
-    /// Whether a writer was handed out.
+    filled: AtomicUsize,
+    /// Whether there is a writer.
     taken: AtomicBool,
+    region: Region,
 }
 
-enum Memory {
-    Mapped(MmapRaw),
-    Heap { region: Arc<Region>, len: usize },
+/// What keeps the memory of a map alive.
+enum Region {
+    File(MmapRaw),
+    Heap(Arc<Heap>),
 }
 
-impl fmt::Debug for Map {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("len", &self.len()).field("filled", &self.filled()).finish_non_exhaustive()
-    }
-}
+// SAFETY: a `Map` owns its region, or shares in it, so the memory lives as long as the `Map`, in any thread; a mapping
+// and a heap allocation belong to the process and not to a thread.
+unsafe impl Send for Map {}
+// SAFETY: through `&Map` bytes are only read, and only those below `filled`. These were written before the store
+// (`Release`) that moved `filled` over them, which the reader's load (`Acquire`) has seen, and are never written again.
+unsafe impl Sync for Map {}
 
 impl Map {
-    pub(super) fn of_file(mapping: MmapRaw, writable: bool) -> Self {
-        Self::over(Memory::Mapped(mapping), writable)
+    /// A map over a mapping of a file.
+    pub(super) fn of_file(region: MmapRaw, len: usize, writable: bool) -> io::Result<Self> {
+        let start = NonNull::new(region.as_mut_ptr()).filter(|_| region.len() >= len);
+        let start = start.ok_or_else(|| io::Error::other("the kernel mapped less than was asked for"))?;
+        Ok(Self::over(Region::File(region), start, len, writable))
     }
 
-    /// The first `len` bytes of a region on the heap; `None` when it has fewer.
-    pub(super) fn of_region(region: Arc<Region>, len: usize, writable: bool) -> Option<Self> {
-        (len <= region.len()).then(|| Self::over(Memory::Heap { region, len }, writable))
+    /// A map over memory that stands for a file; `None` where the memory is too short.
+    pub(super) fn of_heap(heap: &Arc<Heap>, len: usize, writable: bool) -> Option<Self> {
+        if len > heap.capacity {
+            return None;
+        }
+        heap.gate().maps += 1;
+        Some(Self::over(Region::Heap(Arc::clone(heap)), heap.start, len, writable))
     }
 
-    fn over(memory: Memory, writable: bool) -> Self {
-        Self { memory, filled: AtomicUsize::new(0), writable, taken: AtomicBool::new(false) }
+    fn over(region: Region, start: NonNull<u8>, len: usize, writable: bool) -> Self {
+        Self { start, len, writable, filled: AtomicUsize::new(0), taken: AtomicBool::new(false), region }
     }
 
-    /// Length of the mapping in bytes; the file may be shorter.
+    /// How many bytes are mapped; the file may be shorter.
     #[inline]
     pub fn len(&self) -> usize {
-        match &self.memory {
-            Memory::Mapped(mapping) => mapping.len(),
-            Memory::Heap { len, .. } => *len,
-        }
+        self.len
     }
 
-    /// Whether it has no bytes.
+    /// Whether nothing is mapped.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
-    /// The end of what is complete.
+    /// How many bytes, from the first, can be read, and never change again.
     #[inline]
     pub fn filled(&self) -> usize {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// Bytes that are complete; `None` when the range reaches past them.
+    /// The bytes in `range`; `None` unless all of them are filled.
     #[inline]
     pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
-        let len = range.end.checked_sub(range.start)?;
-        if range.end > self.filled() {
+        if range.start > range.end || range.end > self.filled() {
             return None;
         }
-        // SAFETY: `filled` is at most the length of the mapping (`fill` and `publish` see to it), so that the range lies
-        // within it. Bytes below `filled` are never written again through this mapping: a writer only hands out slots
-        // at or above it, and it never shrinks. The acquiring load above pairs with the releasing store that followed
-        // the last write to them. The memory lives as long as `self`. Bytes below `filled` lie within the file, whose
-        // blocks were allocated before anything was stored there.
-        Some(unsafe { std::slice::from_raw_parts(self.pointer().add(range.start), len) })
+        // SAFETY: start <= end <= filled <= len, so all of it is mapped, and `fill` and `publish` let `filled` pass only
+        // over bytes that stand in the file (or the heap). Nobody writes below `filled` any more: a `MapWriter` gives
+        // out nothing below it, and who called `fill` has promised it for other ways to the file. The slice borrows
+        // `self`, which keeps the region.
+        Some(unsafe { slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
     }
 
-    /// Says that the bytes below `to` are in the file and will never change. It never moves back.
+    /// The bytes in `range` without a copy, which keep the map alive; `None` unless all of them are filled.
+    pub fn share(self: &Arc<Self>, range: Range<usize>) -> Option<Bytes> {
+        self.bytes(range.clone())?;
+        Some(Bytes::from_owner(Shared { map: Arc::clone(self), range }))
+    }
+
+    /// Lets readers at the bytes below `to`: the caller knows that they stand in the file, and that nobody writes or
+    /// cuts them while this map exists. Never takes anything back.
     pub(crate) fn fill(&self, to: usize) {
-        self.filled.fetch_max(to.min(self.len()), Ordering::AcqRel);
+        assert!(to <= self.len, "cannot fill {to} of {} bytes", self.len);
+        if let Region::Heap(heap) = &self.region {
+            heap.hand_out(to);
+        }
+        self.filled.fetch_max(to, Ordering::AcqRel);
     }
 
-    /// The writer of everything behind `filled`, as far as blocks are allocated. `None` when the mapping cannot be
-    /// written, or has a writer.
+    /// The writer of this map, which begins behind `filled` and may go up to `allocated`; bytes below `filled` are
+    /// readable at once. `None` while there is one, for a map that is read-only, or where the numbers do not fit.
     pub(crate) fn writer(self: &Arc<Self>, filled: usize, allocated: usize) -> Option<MapWriter> {
-        if !self.writable || filled > allocated || allocated > self.len() || filled < self.filled() {
+        if !self.writable || filled > allocated || allocated > self.len || filled < self.filled() {
             return None;
         }
         if self.taken.swap(true, Ordering::AcqRel) {
             return None;
         }
+        if let Region::Heap(heap) = &self.region
+            && !heap.take_writer()
+        {
+            self.taken.store(false, Ordering::Release);
+            return None;
+        }
+        let writer = MapWriter { map: Arc::clone(self), allocated };
         self.fill(filled);
-        Some(MapWriter { map: Arc::clone(self), allocated })
+        Some(writer)
     }
+}
 
+impl Map {
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
     /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
     /// whole. Advice, which a kernel may not know.
     pub(crate) fn prefer_large_pages(&self) {
         #[cfg(target_os = "linux")]
-        if let Memory::Mapped(mapping) = &self.memory {
+        if let Region::File(mapping) = &self.region {
             let _ = mapping.advise(memmap2::Advice::HugePage);
-        }
-    }
-
-    #[inline]
-    fn pointer(&self) -> *mut u8 {
-        match &self.memory {
-            Memory::Mapped(mapping) => mapping.as_mut_ptr(),
-            Memory::Heap { region, .. } => region.start.as_ptr(),
         }
     }
 }
 
-/// The only one who writes to a mapping.
-#[derive(Debug)]
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Region::Heap(heap) = &self.region {
+            let mut gate = heap.gate();
+            gate.maps -= 1;
+            if gate.maps == 0 {
+                gate.readable = 0;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (len, filled, writable) = (&self.len, &self.filled(), &self.writable);
+        f.debug_struct("Map")
+            .field("len", len)
+            .field("filled", filled)
+            .field("writable", writable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Some bytes of a map, as the owner that [`Bytes`] asks for.
+struct Shared {
+    map: Arc<Map>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.map.bytes(self.range.clone()).unwrap_or_default() // checked when made, and `filled` never goes back
+    }
+}
+
+/// The one writer of a [`Map`]: fills it from the front.
 pub(crate) struct MapWriter {
     map: Arc<Map>,
     allocated: usize,
 }
 
 impl MapWriter {
-    /// Space to write into; `None` unless it lies between the filled end and the allocated one.
+    /// The bytes to write `len` bytes at `at` into, which nobody else sees before they are published. `None` unless
+    /// they are behind what is filled and allocated. On the simulated disk they count as written at the next call of
+    /// this writer.
     #[inline]
     pub(crate) fn slot(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
         let end = at.checked_add(len)?;
-        if at < self.map.filled.load(Ordering::Relaxed) || end > self.allocated {
+        if at < self.map.filled() || end > self.allocated {
             return None;
         }
-        // SAFETY: `allocated` is at most the mapping's length, so that the slot lies within it, and blocks are there for
-        // all of it. No one else refers to these bytes: `Map::bytes` stops at `filled`, which this slot is not below
-        // and which only this writer moves (`fill` on a mapping with a writer is only called by its owner before the
-        // writer exists); there is one writer a mapping; and the slot borrows it exclusively. Whatever the bytes are,
-        // they are initialised: the file system reads unwritten blocks as zeros.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.map.pointer().add(at), len) })
+        if let Region::Heap(heap) = &self.map.region {
+            heap.open_slot(at..end);
+        }
+        // SAFETY: filled <= at, end <= allocated <= len, so the bytes are mapped and, as whoever made or grew this
+        // writer said, backed by blocks. No other reference covers them: `Map::bytes` ends at `filled`, which only this
+        // writer and `fill` move; there is no second writer of the map; and the slice borrows this one mutably. On the
+        // simulated disk the heap keeps everyone out of the open slot.
+        Some(unsafe { slice::from_raw_parts_mut(self.map.start.as_ptr().add(at), len) })
     }
 
-    /// Stores the length of a frame, as the last of its stores. `at` is a multiple of four, in the current slot.
+    /// Stores the length that makes a frame one, behind everything written to its slot before. `at` is a multiple of
+    /// four, behind what is filled, and allocated.
     #[inline]
     pub(crate) fn store_length(&mut self, at: usize, length: u32) {
-        let inside = at >= self.map.filled.load(Ordering::Relaxed) && at + 4 <= self.allocated;
-        if !inside || !at.is_multiple_of(4) {
-            return;
-        }
-        // SAFETY: the four bytes lie in what this writer alone may touch, as for `slot`; mappings begin at a page and
-        // regions are aligned like one, so that a multiple of four is aligned for an `AtomicU32`.
-        #[expect(clippy::cast_ptr_alignment, reason = "checked above: pages are aligned, and so is `at`")]
-        let field = unsafe { AtomicU32::from_ptr(self.map.pointer().add(at).cast::<u32>()) };
-        field.store(length.to_le(), Ordering::Release);
+        let fits = at.checked_add(4).is_some_and(|end| end <= self.allocated);
+        assert!(fits && at.is_multiple_of(4) && at >= self.map.filled(), "no place for a length at {at}");
+        let guard = match &self.map.region {
+            Region::File(_) => None,
+            Region::Heap(heap) => Some(heap.close_slot()),
+        };
+        // SAFETY: filled <= at and at + 4 <= allocated, so the bytes are mapped, backed, and covered by no reference (as
+        // argued in `slot`, and `&mut self` has ended the last slot). A region begins at a page, so that they are
+        // aligned. The reference to the atomic ends with this statement.
+        let word = unsafe {
+            #[expect(clippy::cast_ptr_alignment, reason = "a page's address plus a multiple of four")]
+            AtomicU32::from_ptr(self.map.start.as_ptr().add(at).cast::<u32>())
+        };
+        word.store(length.to_le(), Ordering::Release);
+        drop(guard);
     }
 
-    /// Lets everyone read what lies below `end`, and gives up writing there.
+    /// Lets readers at everything below `end`, which from then on never changes.
     #[inline]
     pub(crate) fn publish(&mut self, end: usize) {
-        debug_assert!(end <= self.allocated, "published {end} of {} allocated bytes", self.allocated);
-        // There is one writer, so that a plain store cannot take back what another has published.
-        if end > self.map.filled.load(Ordering::Relaxed) && end <= self.allocated {
+        assert!(end <= self.allocated, "cannot publish {end} of {} bytes", self.allocated);
+        if let Region::Heap(heap) = &self.map.region {
+            drop(heap.close_slot());
+            heap.hand_out(end);
+        }
+        // There is one writer, so that a plain store takes nothing back.
+        if end > self.map.filled.load(Ordering::Relaxed) {
             self.map.filled.store(end, Ordering::Release);
         }
     }
 
-    /// The caller has allocated blocks up to there.
-    pub(crate) fn grow(&mut self, allocated: usize) {
-        self.allocated = allocated.min(self.map.len()).max(self.allocated);
+    /// How many bytes, from the first, are backed by blocks.
+    #[inline]
+    pub(crate) fn allocated(&self) -> usize {
+        self.allocated
     }
-}
 
-/// Memory of a simulated file, aligned like a page, zero at first.
-pub(super) struct Region {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl Region {
-    /// A region of at least `len` bytes.
-    pub(super) fn new(len: usize) -> Self {
-        let size = len.max(1).next_multiple_of(4096);
-        let Ok(layout) = Layout::from_size_align(size, 4096) else {
-            // Larger than the address space: the allocator's own answer to that.
-            std::alloc::handle_alloc_error(Layout::new::<u8>())
-        };
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Self { start, layout },
-            None => std::alloc::handle_alloc_error(layout),
+    /// Takes over blocks that the caller has just allocated, up to `allocated`.
+    pub(crate) fn grow(&mut self, allocated: usize) {
+        assert!(allocated <= self.map.len, "cannot grow to {allocated} of {} bytes", self.map.len);
+        self.allocated = self.allocated.max(allocated);
+        if let Region::Heap(heap) = &self.map.region {
+            drop(heap.close_slot());
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.layout.size()
-    }
-
-    /// Copies bytes out; what lies past the end is left alone.
-    pub(super) fn read(&self, at: usize, out: &mut [u8]) {
-        let len = out.len().min(self.len().saturating_sub(at));
-        // SAFETY: the range lies within the region, `out` is memory of the caller's. A simulated disk reads a file while
-        // nobody stores into it: its operations and the appender's alternate on one thread, or the appender's lock is
-        // held by who asks for the sync. Where a test runs threads all the same, a torn read is what a disk may see.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(at), out.as_mut_ptr(), len) }
-    }
-
-    /// Copies bytes in; what does not fit is left out.
-    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
-        let len = bytes.len().min(self.len().saturating_sub(at));
-        // SAFETY: as for `read`. Written are bytes that `pwrite` would write: those above every mapping's filled end,
-        // or those below it with what they are already.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(at), len) }
+    /// The map it writes.
+    #[inline]
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.map
     }
 }
 
-// SAFETY: a region is plain memory. It is read and written through `read` and `write`, which take every word atomically,
-// and through a `Map`, which keeps the rule above; nothing in it belongs to a thread.
-unsafe impl Send for Region {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Region {}
-
-impl fmt::Debug for Region {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Region").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Region {
+impl Drop for MapWriter {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed only here.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+        if let Region::Heap(heap) = &self.map.region {
+            heap.close_slot().writer = false;
+        }
+        self.map.taken.store(false, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for MapWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapWriter").field("map", &self.map).field("allocated", &self.allocated).finish()
+    }
+}
+
+/// Memory that stands for a file's page cache on the simulated disk, shared by the file and its maps, so that a store
+/// through a map is in the file at once.
+///
+/// Where a real mapping would be torn, lost or killed by a signal, this one panics: it is there to find mistakes.
+pub(super) struct Heap {
+    start: NonNull<u8>,
+    capacity: usize,
+    /// What was allocated: more than `capacity`, so that `start` can be at a page.
+    base: NonNull<u8>,
+    layout: Layout,
+    gate: Mutex<Gate>,
+}
+
+/// Who may touch which bytes of a [`Heap`]. Whoever holds it, and keeps off `slot`, has the bytes for himself, but for
+/// readers of those below `readable`.
+#[derive(Debug, Default)]
+struct Gate {
+    /// How long the file is, and how far its blocks reach without a gap.
+    len: usize,
+    allocated: usize,
+    /// What maps have handed out; never written again while there are maps.
+    readable: usize,
+    maps: usize,
+    writer: bool,
+    /// What the writer is filling at this moment, by a reference that nobody else knows of.
+    slot: Range<usize>,
+}
+
+// SAFETY: it owns its memory, which belongs to no thread.
+unsafe impl Send for Heap {}
+// SAFETY: through `&Heap` bytes are touched only with the gate held, outside the open slot, and written only where no map
+// has handed them out.
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    pub(super) const PAGE: usize = 4096;
+
+    /// Zeroed memory, lazily: `calloc` clears nothing that the system gives out cleared, but only for the alignment it
+    /// has itself, so the page boundary is sought inside a larger piece.
+    pub(super) fn new(capacity: usize) -> io::Result<Arc<Self>> {
+        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let capacity = capacity.checked_next_multiple_of(Self::PAGE).ok_or_else(too_large)?;
+        let size = capacity.checked_add(Self::PAGE).ok_or_else(too_large)?;
+        let layout = Layout::from_size_align(size, 16).map_err(|_| too_large())?;
+        // SAFETY: the size is not zero, since a page was added.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_large)?;
+        let skip = base.as_ptr().align_offset(Self::PAGE);
+        assert!(skip < Self::PAGE, "there is a page boundary in any page of memory");
+        // SAFETY: skip < PAGE, and capacity + PAGE bytes were allocated, so it stays inside and is not null.
+        let start = unsafe { base.add(skip) };
+        Ok(Arc::new(Self { start, capacity, base, layout, gate: Mutex::default() }))
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Whether a map of it exists.
+    pub(super) fn mapped(&self) -> bool {
+        self.gate().maps > 0
+    }
+
+    /// Says how long the file is, and how far its blocks reach.
+    pub(super) fn bound(&self, len: usize, allocated: usize) {
+        let mut gate = self.gate();
+        assert!(len >= gate.readable, "a file is cut to {len} bytes of which {} have been handed out", gate.readable);
+        gate.len = len;
+        gate.allocated = allocated;
+    }
+
+    /// Writes as `write(2)` does.
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
+        let gate = self.gate();
+        let end = at.checked_add(bytes.len()).filter(|end| *end <= self.capacity);
+        let range = at..end.unwrap_or_else(|| panic!("no room for {} bytes at {at}", bytes.len()));
+        assert!(!overlap(&gate.slot, &range), "{range:?} is written while a map's writer fills {:?}", gate.slot);
+        // What was handed out must not be touched, though writing the bytes that are there is no change.
+        let kept = gate.readable.clamp(range.start, range.end) - range.start;
+        let (old, new) = bytes.split_at(kept);
+        let view = View { heap: self, gate };
+        assert!(view.bytes(at..at + kept) == Some(old), "bytes at {at} are changed after they were handed out");
+        // SAFETY: the range is inside the capacity. The gate is held and the range touches no open slot, so no writer
+        // has a reference to it, nobody else reads or writes it, and no map has handed out what lies behind `kept`.
+        // The source is a slice, which cannot overlap memory that no reference covers.
+        unsafe { self.start.as_ptr().add(at + kept).copy_from_nonoverlapping(new.as_ptr(), new.len()) };
+    }
+
+    /// Looks at it as it is now. Stores through maps wait meanwhile.
+    pub(super) fn view(&self) -> View<'_> {
+        View { heap: self, gate: self.gate() }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_writer(&self) -> bool {
+        !std::mem::replace(&mut self.gate().writer, true)
+    }
+
+    fn open_slot(&self, range: Range<usize>) {
+        let mut gate = self.gate();
+        assert!(range.end <= gate.len, "SIGBUS: {range:?} is mapped, but the file has only {} bytes", gate.len);
+        assert!(range.end <= gate.allocated, "SIGBUS: {range:?} has blocks only up to {}", gate.allocated);
+        assert!(range.start >= gate.readable, "{range:?} is filled again after {} was handed out", gate.readable);
+        gate.slot = range;
+    }
+
+    fn close_slot(&self) -> MutexGuard<'_, Gate> {
+        let mut gate = self.gate();
+        gate.slot = 0..0;
+        gate
+    }
+
+    fn hand_out(&self, to: usize) {
+        let mut gate = self.gate();
+        assert!(to <= gate.len, "SIGBUS: {to} bytes are read of a file of {}", gate.len);
+        assert!(!overlap(&gate.slot, &(0..to)), "bytes below {to} are handed out while {:?} is filled", gate.slot);
+        gate.readable = gate.readable.max(to);
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and freed only here; maps hold an `Arc` of this.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+impl fmt::Debug for Heap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heap").field("capacity", &self.capacity).field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+fn overlap(left: &Range<usize>, right: &Range<usize>) -> bool {
+    left.start.max(right.start) < left.end.min(right.end)
+}
+
+/// A [`Heap`] at one moment.
+pub(super) struct View<'a> {
+    heap: &'a Heap,
+    gate: MutexGuard<'a, Gate>,
+}
+
+impl View<'_> {
+    /// The bytes in `range`; `None` where a writer is filling some of them, or past the memory's end.
+    pub(super) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        let inside = range.start <= range.end && range.end <= self.heap.capacity;
+        if !inside || overlap(&self.gate.slot, &range) {
+            return None;
+        }
+        // SAFETY: inside the capacity, and initialised, since it was allocated zeroed. While the gate is held, as it is
+        // for as long as the slice lives, nobody writes outside the open slot, which this does not touch.
+        Some(unsafe { slice::from_raw_parts(self.heap.start.as_ptr().add(range.start), range.end - range.start) })
+    }
+
+    /// Copies what stands at `at` into `buffer`, but for bytes that a writer is filling, which are left as they are.
+    pub(super) fn read(&self, at: usize, buffer: &mut [u8]) {
+        let end = at + buffer.len();
+        let (from, to) = (self.gate.slot.start.clamp(at, end), self.gate.slot.end.clamp(at, end));
+        for piece in [at..from, to..end] {
+            let target = buffer.get_mut(piece.start - at..piece.end.max(piece.start) - at);
+            if let (Some(target), Some(bytes)) = (target, self.bytes(piece)) {
+                target.copy_from_slice(bytes);
+            }
+        }
     }
 }

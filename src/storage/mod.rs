@@ -19,7 +19,9 @@
 mod disk;
 mod map;
 mod replace;
-//mod sim;
+mod sim;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::fmt::Debug;
@@ -33,7 +35,7 @@ pub use disk::Disk;
 pub use map::Map;
 pub(crate) use map::MapWriter;
 pub(crate) use replace::replace;
-//pub use sim::{Crash, Fault, Operation, SimDisk};
+pub use sim::{Crash, Fault, Keep, Operation, SimDisk, Times};
 pub(crate) use wait::{Deadline, Signal, Stopwatch};
 
 /// How to open a file.

@@ -1,37 +1,44 @@
-//! Waiting: until a time, or until someone says that something changed.
+//! Waiting: until when, and for what.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A point in time by the monotonic clock, or never.
-#[derive(Debug, Clone, Copy)]
+/// The moment at which a wait ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// So long from now; never, if that is further than the clock reaches.
+    /// So long from now. What is too far away for the clock to express never comes.
     pub(crate) fn after(wait: Duration) -> Self {
         Self(Instant::now().checked_add(wait))
     }
 
-    pub(crate) fn remaining(&self) -> Duration {
-        self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+    /// The deadline that never comes.
+    pub(crate) const fn never() -> Self {
+        Self(None)
     }
 
+    /// How long it is still, zero once it has passed.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.0.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether it has passed.
     pub(crate) fn passed(&self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// The earlier of two.
-    pub(crate) fn min(self, other: Self) -> Self {
+    /// Whichever comes first.
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
         match (self.0, other.0) {
-            (Some(a), Some(b)) => Self(Some(a.min(b))),
-            (a, b) => Self(a.or(b)),
+            (Some(ours), Some(theirs)) => Self(Some(ours.min(theirs))),
+            (ours, theirs) => Self(ours.or(theirs)),
         }
     }
 }
 
-/// Time since it was started, by the monotonic clock.
+/// Time since it was started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 
@@ -45,17 +52,20 @@ impl Stopwatch {
     }
 }
 
-/// Wakes those who wait for a change, at the cost of one load when no one does.
+/// Wakes who waits for something, and costs one load while nobody does.
+///
+/// The two sides go as in Dekker's algorithm: who makes news stores it, then looks for waiters; who waits registers,
+/// then looks for news. With both pairs in one total order, at least one sees the other, so that no wake-up is lost.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     waiters: AtomicU32,
-    /// Counts the changes that were announced while someone waited.
+    /// How often a waiter was notified; what was counted before a listener registered is no news to it.
     epoch: Mutex<u64>,
     changed: Condvar,
 }
 
 impl Signal {
-    /// Says that something changed. What changed was published before, by a sequentially consistent store.
+    /// Wakes everyone who listens. The news must have been published before by a `SeqCst` store or swap.
     #[inline]
     pub(crate) fn notify(&self) {
         if self.waiters.load(Ordering::SeqCst) > 0 {
@@ -63,22 +73,26 @@ impl Signal {
         }
     }
 
+    /// Registers a waiter, which is then to look for news before it waits, by any load that is at least `Acquire`.
+    pub(crate) fn listen(&self) -> Listener<'_> {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        // Orders the caller's own load of the news behind the registration, whatever ordering it uses.
+        fence(Ordering::SeqCst);
+        Listener { signal: self, seen: *self.locked() }
+    }
+
     #[cold]
     fn wake(&self) {
-        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.locked() += 1;
         self.changed.notify_all();
     }
 
-    /// Begins to listen. A change that is published after this is not missed: look for it, then [`wait`](Listener::wait).
-    pub(crate) fn listen(&self) -> Listener<'_> {
-        // Sequentially consistent, as are the publications: either we see the change, or its author sees us.
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        let seen = *self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        Listener { signal: self, seen }
+    fn locked(&self) -> MutexGuard<'_, u64> {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Someone who waits for a change.
+/// A registered waiter; dropping it ends the registration.
 #[derive(Debug)]
 pub(crate) struct Listener<'a> {
     signal: &'a Signal,
@@ -86,15 +100,18 @@ pub(crate) struct Listener<'a> {
 }
 
 impl Listener<'_> {
-    /// Waits for a change since listening began, or since the last wait; false when the deadline came first.
+    /// The longest single wait handed to the system, whose own arithmetic may not take more.
+    const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// Waits for a notification since `listen` or since the last wait: true when there was one, false at the deadline.
     pub(crate) fn wait(&mut self, until: &Deadline) -> bool {
-        let mut epoch = self.signal.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = self.signal.locked();
         while *epoch == self.seen {
-            let left = until.remaining();
-            if left.is_zero() {
+            let remaining = until.remaining();
+            if remaining.is_zero() {
                 return false;
             }
-            let waited = self.signal.changed.wait_timeout(epoch, left);
+            let waited = self.signal.changed.wait_timeout(epoch, remaining.min(Self::LONGEST));
             epoch = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         self.seen = *epoch;
@@ -105,5 +122,98 @@ impl Listener<'_> {
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
         self.signal.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn no_wake_up_is_lost_between_threads() {
+        const ROUNDS: u64 = 100_000;
+        let sides = Arc::new([(AtomicU64::new(0), Signal::default()), (AtomicU64::new(0), Signal::default())]);
+        let play = |me: usize| {
+            let sides = Arc::clone(&sides);
+            thread::spawn(move || {
+                let (mine, signal) = &sides[me];
+                let (theirs, wanted) = &sides[1 - me];
+                for round in 1..=ROUNDS {
+                    mine.store(round, Ordering::SeqCst);
+                    signal.notify();
+                    let until = Deadline::after(LONG);
+                    while theirs.load(Ordering::Acquire) < round {
+                        let mut listener = wanted.listen();
+                        if theirs.load(Ordering::Acquire) < round {
+                            assert!(listener.wait(&until), "lost the wake-up of round {round}");
+                        }
+                    }
+                }
+            })
+        };
+        for player in [play(0), play(1)] {
+            player.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn one_notification_wakes_every_listener() {
+        let signal = Arc::new(Signal::default());
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let signal = Arc::clone(&signal);
+                thread::spawn(move || signal.listen().wait(&Deadline::after(LONG)))
+            })
+            .collect();
+        while signal.waiters.load(Ordering::SeqCst) < 4 {
+            thread::yield_now();
+        }
+        // A thread may be registered but not have read the epoch yet: to it this one is old, so go on until all left.
+        while signal.waiters.load(Ordering::SeqCst) > 0 {
+            signal.notify();
+            thread::yield_now();
+        }
+        assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
+    }
+
+    #[test]
+    fn a_notification_before_the_wait_counts_once() {
+        let signal = Signal::default();
+        signal.notify();
+        let mut listener = signal.listen();
+        assert!(!listener.wait(&Deadline::after(Duration::ZERO)), "an earlier notification is no news");
+        signal.notify();
+        signal.notify();
+        assert!(listener.wait(&Deadline::after(Duration::ZERO)));
+        assert!(!listener.wait(&Deadline::after(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_and_not_before() {
+        let signal = Signal::default();
+        let start = Instant::now();
+        let wait = Duration::from_millis(20);
+        assert!(!signal.listen().wait(&Deadline::after(wait)));
+        assert!(start.elapsed() >= wait);
+        assert_eq!(signal.waiters.load(Ordering::SeqCst), 0, "a dropped listener stays registered");
+    }
+
+    #[test]
+    fn a_deadline_too_far_away_never_comes() {
+        let never = Deadline::after(Duration::MAX);
+        assert!(!never.passed());
+        assert_eq!(never, Deadline::never());
+        assert!(Deadline::after(Duration::ZERO).passed());
+        let soon = Deadline::after(LONG);
+        assert_eq!(soon.or_earlier(never), soon);
+        assert_eq!(never.or_earlier(soon), soon);
+        assert_eq!(never.or_earlier(never), never);
+        assert!(soon.remaining() <= LONG);
     }
 }

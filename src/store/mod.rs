@@ -194,7 +194,7 @@ impl StoreOptions {
             durability: Durability::Sync,
             recovery_mode: RecoveryMode::default(),
             write_mode: WriteMode::default(),
-            storage: Arc::new(Disk),
+            storage: Arc::new(Disk::new()),
         }
     }
 
