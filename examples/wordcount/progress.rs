@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::stages::Stages;
 
 /// Time between two lines where there is no terminal.
-const BETWEEN_LINES: Duration = Duration::from_secs(1);
+const BETWEEN_LINES: Duration = Duration::from_millis(250);
 
 /// Shows how far the stages are.
 #[derive(Debug)]
