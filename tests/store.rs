@@ -1,4 +1,5 @@
 //! The directory of a store: how it is made, what opening does with what it finds in it, and how logs come and go.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
