@@ -39,7 +39,12 @@ pub(crate) struct Choices {
 
 impl Default for Choices {
     fn default() -> Self {
-        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None, settlement: Settlement::Later }
+        Self {
+            start_at: StartAt::Earliest,
+            max_poll_records: 500,
+            processing_timeout: None,
+            settlement: Settlement::Later,
+        }
     }
 }
 
@@ -219,7 +224,9 @@ impl<M> Consumer<M> {
         self.check_open()?;
         let offset = resolve(self.subscription.log.partition(partition)?, to)?;
         let mut members = self.subscription.group.members();
-        members.seek(self.member, partition, offset, self.choices.settlement == Settlement::Alone).map_err(|_| not_assigned(partition))
+        members
+            .seek(self.member, partition, offset, self.choices.settlement == Settlement::Alone)
+            .map_err(|_| not_assigned(partition))
     }
 
     /// Delivers nothing from a partition until it is resumed, or assigned to another member.

@@ -108,11 +108,8 @@ fn load(store: &Arc<StoreCore>, log: &Arc<LogCore>, name: &str, start_at: StartA
         side.group_id(log.id(), name)?
     } else {
         // What cannot be is refused before the group is made known.
-        let starts: Vec<u64> = log
-            .partitions()
-            .iter()
-            .map(|partition| resolve(partition, start_at))
-            .collect::<Result<_>>()?;
+        let starts: Vec<u64> =
+            log.partitions().iter().map(|partition| resolve(partition, start_at)).collect::<Result<_>>()?;
         let id = side.group_id(log.id(), name)?;
         let key = |partition| PlacemarkKey { group: id, log: log.id(), partition };
         let starts: Vec<(PlacemarkKey, u64)> =
@@ -120,8 +117,8 @@ fn load(store: &Arc<StoreCore>, log: &Arc<LogCore>, name: &str, start_at: StartA
         side.set_starts(&starts)?;
         id
     };
-    let floors = (0..log.partition_count())
-        .map(|partition| floor(store, PlacemarkKey { group: id, log: log.id(), partition }));
+    let floors =
+        (0..log.partition_count()).map(|partition| floor(store, PlacemarkKey { group: id, log: log.id(), partition }));
     Ok(GroupState::new(id, name, floors))
 }
 

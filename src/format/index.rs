@@ -1,7 +1,7 @@
 //! The file beside a segment: where some of its frames are.
 
-use crate::format::fields::{Fields, unwrap, wrap};
 use crate::format::Ident;
+use crate::format::fields::{Fields, unwrap, wrap};
 use crate::types::{LogId, Millis, Pos};
 
 const MAGIC: [u8; 8] = *b"PLMKIDX1";

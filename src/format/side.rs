@@ -23,7 +23,10 @@ pub(crate) enum SideKey {
 /// What the side log says about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SideValue {
-    Placemark { offset: u64, version: u64 },
+    Placemark {
+        offset: u64,
+        version: u64,
+    },
     /// An offset, a number of a log or group, or a counter.
     Number(u64),
 }
@@ -107,9 +110,7 @@ impl SideValue {
     pub(crate) fn decode(key: &SideKey, bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields::new(bytes);
         match key {
-            SideKey::Placemark { .. } => {
-                Some(Self::Placemark { offset: fields.varint()?, version: fields.varint()? })
-            }
+            SideKey::Placemark { .. } => Some(Self::Placemark { offset: fields.varint()?, version: fields.varint()? }),
             _ => fields.varint().map(Self::Number),
         }
     }

@@ -292,7 +292,8 @@ impl Journal {
     /// Every partition and the side log have been closed cleanly: nothing in the journal is needed any more, unless
     /// `unapplied` parts wait for a log that could not be opened.
     pub(crate) fn close(&self, unapplied: bool) -> Result<()> {
-        if !unapplied && self.partition.written_end() > self.partition.start() && self.partition.check_usable().is_ok() {
+        if !unapplied && self.partition.written_end() > self.partition.start() && self.partition.check_usable().is_ok()
+        {
             self.partition.roll()?;
             self.partition.drop_before(u64::MAX)?;
         }

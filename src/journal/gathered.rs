@@ -1,11 +1,11 @@
 //! Records gathered for one frame before it is known where it will stand.
 
+use crate::Error;
 use crate::Result;
 use crate::format::{MAX_FRAME_RECORDS, decode_record, encode_record, record_len};
 use crate::partition::Encoded;
 use crate::record::Record;
 use crate::types::Millis;
-use crate::Error;
 
 /// Records of one partition, encoded as they will stand in a frame.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! The path of an append: room, frame, publication, durability.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
-use std::ops::Range;
 
 use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, frame_len, record_len};
 use crate::partition::{Appender, PartitionCore};
@@ -211,12 +211,7 @@ impl PartitionCore {
     }
 
     /// Rolls when the segment is full or old, then allocates.
-    fn make_space(
-        &self,
-        appender: &mut Appender,
-        need: &Need,
-        end: u64,
-    ) -> Result<(), (std::path::PathBuf, Error)> {
+    fn make_space(&self, appender: &mut Appender, need: &Need, end: u64) -> Result<(), (std::path::PathBuf, Error)> {
         let fits = appender.writer.as_ref().is_some_and(|writer| writer.fits(need.bytes, end));
         if !fits || self.is_old(appender) {
             self.roll_locked(appender).map_err(|error| (self.dir.clone(), error))?;

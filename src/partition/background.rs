@@ -84,10 +84,7 @@ impl Background {
             state.ready.push_back(Box::new(job));
         } else {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-            let due = Due {
-                deadline: Deadline::after(delay),
-                millis: self.storage.now().saturating_add(millis),
-            };
+            let due = Due { deadline: Deadline::after(delay), millis: self.storage.now().saturating_add(millis) };
             state.later.push((due, Box::new(job)));
         }
         let inline = state.worker == Worker::Caller;
@@ -181,9 +178,7 @@ impl Queue {
             }
             let soonest = state.later.iter().map(|(due, _)| due.deadline.remaining()).min();
             state = match soonest {
-                Some(wait) => {
-                    self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::error::At;
-use crate::format::{
-    FrameStamp, IndexEntry, SealedSegment, SegmentHeader, decode_record, frame_len, seal_frame,
-};
+use crate::format::{FrameStamp, IndexEntry, SealedSegment, SegmentHeader, decode_record, frame_len, seal_frame};
 use crate::partition::{PartitionCore, lock};
 use crate::segment::{Extent, FIRST_FRAME, Frame, FrameReader, Index, Segment};
 use crate::storage::{File, Mode};
@@ -194,4 +192,3 @@ impl Rewrite {
         Ok(())
     }
 }
-

@@ -122,7 +122,8 @@ impl PartitionCore {
             rolled.segment.set_durable(rolled.last);
             rolled.segment.set_readable(rolled.last);
         }
-        if written.names_unsynced && written.active.as_ref().is_some_and(|(_, segment, _)| is_active(appender, segment)) {
+        if written.names_unsynced && written.active.as_ref().is_some_and(|(_, segment, _)| is_active(appender, segment))
+        {
             appender.names_unsynced = false;
         }
         if let Some((_, segment, pos)) = &written.active {

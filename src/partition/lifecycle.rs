@@ -40,13 +40,7 @@ impl PartitionCore {
             sealed: Vec::new(),
             active: 0,
             active_created: created,
-            recovery: RecoveryPoint {
-                segment: 0,
-                pos: FIRST_FRAME,
-                next: 0,
-                records: 0,
-                newest: Millis::default(),
-            },
+            recovery: RecoveryPoint { segment: 0, pos: FIRST_FRAME, next: 0, records: 0, newest: Millis::default() },
             ceiling: None,
             state: State::Clean,
         };

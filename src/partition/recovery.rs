@@ -61,8 +61,8 @@ pub(super) fn recover(env: &Env, ident: Ident, dir: &Path, floor: &Floor, settin
 
 fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
-    let bytes = read_small(env.storage.as_ref(), &path)?
-        .ok_or_else(|| Error::corrupt(&path, 0, "the manifest is missing"))?;
+    let bytes =
+        read_small(env.storage.as_ref(), &path)?.ok_or_else(|| Error::corrupt(&path, 0, "the manifest is missing"))?;
     let manifest = Manifest::decode(&bytes).map_err(|error| error.at(&path))?;
     if manifest.ident.store != ident.store {
         return Err(Error::IncompatibleFormat {

@@ -122,8 +122,13 @@ impl PartitionCore {
             }
             manifest.active = active;
             manifest.active_created = created;
-            manifest.recovery =
-                RecoveryPoint { segment: active, pos: FIRST_FRAME, next: active, records: 0, newest: Millis::default() };
+            manifest.recovery = RecoveryPoint {
+                segment: active,
+                pos: FIRST_FRAME,
+                next: active,
+                records: 0,
+                newest: Millis::default(),
+            };
             self.write_manifest(manifest)
         })?;
         self.lock_appender().rolled.drain(..rolled.len());

@@ -74,7 +74,7 @@ fn speed() {
             partition.append(&Record::new(&value)).unwrap();
         }
         println!("{round} append: {:?} ns", before.elapsed().as_nanos() / n);
-        
+
         let mut sum = 0;
         for again in 0..2 {
             let before = Instant::now();
@@ -99,7 +99,9 @@ fn speed() {
         let total = 136 * n as usize;
         let stepped = std::env::var_os("STEP").is_some();
         f.allocate(0, if stepped { 16384 } else { total as u64 }).unwrap();
-        if std::env::var_os("RANDOM").is_some() { f.forget(0); }
+        if std::env::var_os("RANDOM").is_some() {
+            f.forget(0);
+        }
         let map = Arc::new(f.map(if stepped { 512 << 20 } else { total }, true).unwrap());
         map.prefer_large_pages();
         let mut w = map.writer(0, if stepped { 16384 } else { total }).unwrap();

@@ -109,8 +109,8 @@ impl<'a> FrameReader<'a> {
     pub(crate) fn find_frame(&mut self, seed: Seed, from: Pos) -> Result<Option<Frame<'_>>> {
         let mut pos = from.aligned();
         while u64::from(pos.0) + FRAME_HEADER as u64 <= self.len {
-            let plausible = FrameHeader::parse(self.bytes(pos, FRAME_HEADER)?)
-                .is_some_and(|header| header.plausible(seed, pos));
+            let plausible =
+                FrameHeader::parse(self.bytes(pos, FRAME_HEADER)?).is_some_and(|header| header.plausible(seed, pos));
             if plausible && self.frame_at(pos)?.is_some_and(|frame| frame.is_intact(seed)) {
                 return self.frame_at(pos);
             }

@@ -110,11 +110,8 @@ impl Index {
             let plain = frame_at(bytes, pos).filter(|frame| frame.header.plausible(segment.seed, pos));
             let Some(frame) = plain.or_else(|| find_frame(bytes, segment.seed, pos)) else { break };
             if frame.pos >= due {
-                due = index.push(IndexEntry {
-                    offset: frame.base(segment.base),
-                    pos: frame.pos,
-                    newest_before: newest,
-                });
+                due =
+                    index.push(IndexEntry { offset: frame.base(segment.base), pos: frame.pos, newest_before: newest });
             }
             newest = newest.max(frame.header.timestamp);
             pos = frame.next();

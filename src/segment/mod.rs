@@ -199,11 +199,7 @@ impl Segment {
     /// The segment mapped for reading, up to what is readable now.
     ///
     /// The mapping is made on demand, and `keep` is told of a new one, which goes when no one holds it any more.
-    pub(crate) fn view(
-        self: &Arc<Self>,
-        storage: &dyn Storage,
-        keep: impl FnOnce(Recent),
-    ) -> Result<Arc<View>> {
+    pub(crate) fn view(self: &Arc<Self>, storage: &dyn Storage, keep: impl FnOnce(Recent)) -> Result<Arc<View>> {
         let mut slot = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         let readable = self.readable();
         if let Some(view) = slot.upgrade().filter(|view| view.map.filled() >= readable.index()) {
