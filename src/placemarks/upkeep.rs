@@ -69,23 +69,27 @@ impl SideLog {
             return;
         }
         if self.upkeep.is_over_hard() {
-            // A failure is kept by the partition's latch, where the next commit finds it.
-            let _ = self.compact_when(Upkeep::is_over_hard);
+            // Someone else may have done it by the time it is this thread's turn. A failure is kept by the partition's
+            // latch, where the next commit finds it.
+            let _running = lock(&self.upkeep.running);
+            if self.upkeep.is_over_hard() {
+                let _ = self.compact_all();
+            }
         } else if !self.upkeep.queued.swap(true, Ordering::AcqRel) {
             let side = self.me.clone();
             self.partition.env().background.submit(move || {
                 if let Some(side) = side.upgrade() {
                     side.upkeep.queued.store(false, Ordering::Release);
-                    let _ = side.compact_when(Upkeep::is_over_soft);
+                    // Not waited for: where there is no background thread, this may be the one that holds it. Later
+                    // commits ask again.
+                    if let Ok(_running) = side.upkeep.running.try_lock()
+                        && side.upkeep.is_over_soft()
+                    {
+                        let _ = side.compact_all();
+                    }
                 }
             });
         }
-    }
-
-    /// Compacts, unless someone else has done so by the time it is this thread's turn.
-    fn compact_when(&self, is_due: fn(&Upkeep) -> bool) -> Result<()> {
-        let _running = lock(&self.upkeep.running);
-        if is_due(&self.upkeep) { self.compact_all() } else { Ok(()) }
     }
 
     /// Rewrites everything written so far with only the newest record of every key. With `running` held.

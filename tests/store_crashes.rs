@@ -1,0 +1,171 @@
+//! A store and its logs are made, changed and deleted on the simulated disk, which loses its power at every operation:
+//! what is found afterwards is the state before the step that was cut short, or the one behind it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use placemark::storage::{Crash, Fault, Keep, Operation, SimDisk};
+use placemark::{Error, LogOptions, Result, StartAt, Store};
+
+const PATH: &str = "/var/lib/data";
+
+/// The logs of a store: how many partitions each has, and the values in all of them.
+type State = BTreeMap<String, (u32, Vec<Vec<u8>>)>;
+
+/// Steps, each with what it makes of the state.
+type Step = (fn(&Store) -> Result<()>, fn(&mut State));
+
+const STEPS: [Step; 8] = [
+    (
+        |store| store.log_with("a", LogOptions::new().segment_bytes(64 << 10)).map(drop),
+        |state| drop(state.insert("a".into(), (1, vec![]))),
+    ),
+    (|store| store.log("a")?.append("1").map(drop), |state| state.get_mut("a").unwrap().1.push(b"1".to_vec())),
+    (
+        |store| store.log_with("b", LogOptions::new().partitions(2)).map(drop),
+        |state| drop(state.insert("b".into(), (2, vec![]))),
+    ),
+    (
+        |store| store.log("b")?.partition(1)?.append("2").map(drop),
+        |state| state.get_mut("b").unwrap().1.push(b"2".to_vec()),
+    ),
+    (|store| store.log_with("a", LogOptions::new().partitions(3)).map(drop), |state| state.get_mut("a").unwrap().0 = 3),
+    (|store| store.delete_log("b"), |state| drop(state.remove("b"))),
+    (|store| store.log("b").map(drop), |state| drop(state.insert("b".into(), (1, vec![])))),
+    (
+        |store| store.log("a")?.partition(2)?.append("3").map(drop),
+        |state| state.get_mut("a").unwrap().1.push(b"3".to_vec()),
+    ),
+];
+
+fn open(disk: &SimDisk) -> Result<Store> {
+    Store::options().storage(Arc::new(disk.clone())).open(PATH)
+}
+
+/// Goes through the steps until one fails; the states before and behind that one.
+fn run(disk: &SimDisk) -> (State, State) {
+    let mut done = State::new();
+    let Ok(store) = open(disk) else { return (done.clone(), done) };
+    for (step, change) in STEPS {
+        let mut next = done.clone();
+        change(&mut next);
+        if step(&store).is_err() {
+            return (done, next);
+        }
+        done = next;
+    }
+    // That fails too where the power was lost at the end.
+    let _ = store.close();
+    (done.clone(), done)
+}
+
+fn state(store: &Store) -> Result<State> {
+    let mut state = State::new();
+    for name in store.logs()? {
+        let log = store.open_log(&name)?;
+        let values = log.read(StartAt::Earliest)?.map(|entry| entry.map(|entry| entry.value().to_vec()));
+        state.insert(name, (log.partitions(), values.collect::<Result<_>>()?));
+    }
+    Ok(state)
+}
+
+/// Opens what a crash left, and checks that it is one of two states, twice, and that the store works.
+fn check(disk: &SimDisk, (before, behind): &(State, State), what: &str) {
+    let store = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let found = state(&store).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(found == *before || found == *behind, "{what}: {found:?} is neither {before:?} nor {behind:?}");
+    store.log("new").unwrap().append("new").unwrap();
+    store.close().unwrap();
+    let files = disk.files();
+    let left = files.iter().find(|path| path.to_string_lossy().contains('~') || path.ends_with("STORE.new"));
+    assert_eq!(left, None, "{what}: a leftover stayed");
+    let store = open(disk).unwrap();
+    let mut expected = found;
+    expected.insert("new".into(), (1, vec![b"new".to_vec()]));
+    assert_eq!(state(&store).unwrap(), expected, "{what}: opened again");
+}
+
+#[test]
+fn a_power_loss_at_any_operation_leaves_the_state_before_or_behind_the_step() {
+    let whole = SimDisk::new(1);
+    let (done, _) = run(&whole);
+    assert_eq!(done.len(), 2);
+    let all = whole.operations();
+    assert!(all > 100, "{all} operations");
+    for after in 0..=all {
+        for (seed, keep) in
+            [(1, Keep::Nothing), (2, Keep::Everything), (3, Keep::Random), (4, Keep::Random), (5, Keep::Random)]
+        {
+            let disk = SimDisk::new(1);
+            disk.crash_after(after);
+            let states = run(&disk);
+            let left = disk.crash(Crash::new(seed * 1000 + after).keep(keep));
+            check(&left, &states, &format!("power lost after operation {after} of {all}, seed {seed}, {keep:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_operation_leaves_the_state_before_or_behind_the_step() {
+    let whole = SimDisk::new(1);
+    run(&whole);
+    for after in 0..=whole.operations() {
+        let disk = SimDisk::new(1);
+        disk.crash_after(after);
+        let states = run(&disk);
+        check(&disk.kill(), &states, &format!("killed after operation {after}"));
+    }
+}
+
+#[test]
+fn a_second_power_loss_while_the_first_is_mended_does_no_more_harm() {
+    let whole = SimDisk::new(1);
+    run(&whole);
+    for first in (0..=whole.operations()).step_by(3) {
+        let disk = SimDisk::new(1);
+        disk.crash_after(first);
+        let states = run(&disk);
+        for second in 0..30 {
+            let left = disk.crash(Crash::new(first).keep(Keep::Random));
+            left.crash_after(second);
+            if let Ok(store) = open(&left) {
+                // What it finds is checked below, on what this leaves.
+                let _ = state(&store);
+            }
+            let left = left.crash(Crash::new(second).keep(Keep::Random));
+            check(&left, &states, &format!("power lost after operation {first}, then after {second}"));
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_fails_is_reported_and_leaves_a_store_that_opens() {
+    let whole = SimDisk::new(1);
+    run(&whole);
+    for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir] {
+        for nth in 1..60 {
+            let disk = SimDisk::new(1);
+            disk.inject(Fault::new(operation, io::ErrorKind::StorageFull).nth(nth));
+            let states = run(&disk);
+            disk.clear_faults();
+            check(&disk.kill(), &states, &format!("{operation:?} number {nth} failed"));
+        }
+    }
+}
+
+#[test]
+fn a_store_on_a_full_disk_is_refused_with_the_reason_and_made_once_there_is_room() {
+    for pages in 0..40 {
+        let disk = SimDisk::new(1);
+        disk.capacity(pages * 4096);
+        let refused = open(&disk).and_then(|store| store.log("a").map(drop));
+        match refused {
+            Ok(()) => continue,
+            Err(Error::Io { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::StorageFull),
+            Err(other) => panic!("with {pages} pages: {other}"),
+        }
+        disk.capacity(1 << 30);
+        open(&disk).unwrap().log("a").unwrap().append("1").unwrap();
+    }
+}
