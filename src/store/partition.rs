@@ -93,18 +93,6 @@ impl Partition {
         Reader::over_partition(self.handle.clone(), Arc::clone(&self.log), &self.core, start)
             .map_err(|error| self.log.explain(error))
     }
-
-    pub(crate) fn core(&self) -> &Arc<PartitionCore> {
-        &self.core
-    }
-
-    pub(crate) fn log(&self) -> &Arc<LogCore> {
-        &self.log
-    }
-
-    pub(crate) fn handle(&self) -> &Handle {
-        &self.handle
-    }
 }
 
 impl fmt::Debug for Partition {
