@@ -1,4 +1,5 @@
 //! The directory of a store: how it is made, what opening does with what it finds in it, and how logs come and go.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -99,9 +100,9 @@ fn what_is_left_of_an_unfinished_creation_is_made_again() {
         for name in leave {
             let from = whole.path().join(name);
             if from.is_dir() {
-                copy(&from, &dir.path().join(name))
+                copy(&from, &dir.path().join(name));
             } else {
-                fs::write(dir.path().join(name), "").unwrap()
+                fs::write(dir.path().join(name), "").unwrap();
             }
         }
         fs::write(dir.path().join("STORE.new"), "half").unwrap();
@@ -136,9 +137,9 @@ fn whatever_is_missing_of_a_store_is_corruption_that_names_it() {
         let dir = prepared();
         let path = dir.path().join(part);
         if path.is_dir() {
-            fs::remove_dir_all(&path).unwrap()
+            fs::remove_dir_all(&path).unwrap();
         } else {
-            fs::remove_file(&path).unwrap()
+            fs::remove_file(&path).unwrap();
         }
         let before = files(dir.path());
         let Err(Error::Corrupt { path: named, .. }) = Store::open(dir.path()) else { panic!("opened without {part}") };
@@ -156,9 +157,9 @@ fn a_log_that_is_missing_or_damaged_does_not_keep_the_others() {
         let dir = prepared();
         let path = dir.path().join(part);
         if path.is_dir() {
-            fs::remove_dir_all(&path).unwrap()
+            fs::remove_dir_all(&path).unwrap();
         } else {
-            fs::remove_file(&path).unwrap()
+            fs::remove_file(&path).unwrap();
         }
         let store = open(dir.path());
         assert_eq!(store.logs().unwrap(), ["a", "b"]);
@@ -207,7 +208,7 @@ fn a_path_that_is_no_directory_is_refused_by_name_and_left_alone() {
     for path in [&file, &link, &file.join("below"), &dir.path().join("link/")] {
         match Store::open(path) {
             Err(error @ Error::Io { .. }) => {
-                assert!(error.to_string().contains("notes.txt") || error.to_string().contains("link"))
+                assert!(error.to_string().contains("notes.txt") || error.to_string().contains("link"));
             }
             other => panic!("{other:?}"),
         }

@@ -21,7 +21,7 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(stages: &'a Stages) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} fed, {msg}  {elapsed}");
+            let style = ProgressStyle::with_template("{bar:24} {percent:>3} % fed, {wide_msg}");
             ProgressBar::new(stages.size()).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { stages, bar, shown: None }

@@ -61,7 +61,6 @@ pub(crate) struct ProducerStamp {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHeader {
     pub(crate) length: u32,
-    pub(crate) crc: u32,
     pub(crate) offset_delta: u32,
     pub(crate) durable: u32,
     pub(crate) timestamp: Millis,
@@ -103,7 +102,6 @@ impl FrameHeader {
         }
         Some(Self {
             length,
-            crc: word(bytes, CRC),
             offset_delta: word(bytes, OFFSET_DELTA),
             durable: word(bytes, DURABLE),
             timestamp: Millis(u64::from(low) | u64::from(high & 0xffff) << 32),
@@ -141,16 +139,6 @@ impl FrameHeader {
         }
         let field = frame.get(FRAME_HEADER..).and_then(|rest| rest.first_chunk::<SPAN>());
         field.map_or(self.count, |field| u32::from_le_bytes(*field).max(self.count))
-    }
-
-    /// Who wrote it.
-    pub(crate) fn producer(&self, frame: &[u8]) -> Option<ProducerStamp> {
-        if self.flags & FLAG_PRODUCER == 0 {
-            return None;
-        }
-        let at = self.records_at() - PRODUCER;
-        let mut fields = super::fields::Fields::new(frame.get(at..)?);
-        Some(ProducerStamp { id: fields.u32()?, epoch: fields.u32()?, sequence: fields.u64()? })
     }
 }
 

@@ -163,7 +163,7 @@ fn decode_full(frame: &[u8], begin: u32, value: u32, delta: u32, flags: u8) -> O
     if flags & FLAG_TIME != 0 {
         timestamp = Some(Millis(fields.u64()?));
     }
-    let mut stretch = |fields: &mut Fields<'_>| -> Option<Range<u32>> {
+    let stretch = |fields: &mut Fields<'_>| -> Option<Range<u32>> {
         let len = fields.u32()?;
         let start = here(fields)?;
         fields.take(len as usize)?;
@@ -218,9 +218,8 @@ impl<'a> Iterator for HeaderIter<'a> {
 pub(crate) fn with_time(record: &[u8], time: Millis, out: &mut Vec<u8>) {
     let Some((head, rest)) = record.split_first_chunk::<RECORD_HEADER>() else { return };
     let mut head = *head;
-    if let [.., flags] = &mut head {
-        *flags |= FLAG_TIME;
-    }
+    let [.., flags] = &mut head;
+    *flags |= FLAG_TIME;
     out.extend_from_slice(&head);
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(rest);

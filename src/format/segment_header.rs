@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::format::fields::Fields;
-use crate::format::{Ident, Seed, VERSION};
+use crate::format::{Ident, VERSION};
 use crate::types::{LogId, Millis};
 
 const MAGIC: [u8; 8] = *b"PLMKSEG1";

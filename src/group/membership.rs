@@ -131,9 +131,9 @@ impl Membership {
         let mut readable = |partition: u32, dropped: bool| {
             self.get(partition).is_some_and(|owned| {
                 let mine = owned.owner == Some(member) && owned.heir == Some(member);
-                let free = !owned.paused && !owned.fetching && !(alone && owned.progress.in_flight() > 0);
+                let busy = owned.paused || owned.fetching || (alone && owned.progress.in_flight() > 0);
                 let fetch = owned.progress.next_fetch();
-                mine && free && (!dropped || fetch.until.is_some()) && ready(partition, &fetch)
+                mine && !busy && (!dropped || fetch.until.is_some()) && ready(partition, &fetch)
             })
         };
         let in_turn = |step: u32| (turn + step) % count;

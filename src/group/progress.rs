@@ -249,7 +249,7 @@ mod tests {
                     3 if !out.is_empty() => progress.drop_batch(out.remove(which % out.len()).0),
                     _ => {}
                 }
-                let floor = (0..).find(|offset| !settled.contains(offset)).unwrap();
+                let floor = (0..=u64::MAX).find(|offset| !settled.contains(offset)).unwrap();
                 prop_assert_eq!(progress.floor, floor);
                 let flying = |offset| out.iter().any(|(_, range)| range.contains(&offset));
                 let next = (0..delivered).find(|offset| !settled.contains(offset) && !flying(*offset));

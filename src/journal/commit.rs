@@ -149,9 +149,9 @@ impl Journal {
         let mut held: BTreeMap<Place, Held<'_>> = BTreeMap::new();
         for (place, (core, frames)) in &by_place {
             let refused = |error| Refused { partition: Some(*place), error };
-            let mut hold = core.hold(frames).map_err(refused)?;
-            hold.sync_ahead().map_err(refused)?;
-            held.insert(*place, hold);
+            let mut place_held = core.hold(frames).map_err(refused)?;
+            place_held.sync_ahead().map_err(refused)?;
+            held.insert(*place, place_held);
         }
         let decisions = self.assign(turn, &held);
         let bases: Vec<Vec<u64>> =

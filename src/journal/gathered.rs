@@ -36,10 +36,6 @@ impl Gathered {
         Ok(())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The frame's records, for a commit at `now`.
     pub(crate) fn finish(self, now: Millis) -> Encoded {
         let Self { bytes, count, largest, newest } = self;

@@ -2,7 +2,7 @@
 //!
 //! Whoever needs durability and finds no one syncing leads: it takes note of all that is written by now, syncs, and
 //! tells the others how far it came. Those who come meanwhile wait, and one of them leads the next sync for all of
-//! them. *(The idea: LevelDB's writer queue, where the front of the queue works for those behind it.)*
+//! them. *(The idea: `LevelDB`'s writer queue, where the front of the queue works for those behind it.)*
 //!
 //! What makes a frame durable: the sync of its file, after the sync of every earlier segment that is not sealed and of
 //! the directory that names them. A crash before leaves any part of what was not synced, which recovery cuts or keeps

@@ -1,6 +1,5 @@
 //! A partition held for a transaction: its offsets known, its space allocated, nothing written until it is decided.
 
-use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 use crate::format::{FRAME_HEADER, frame_len};
@@ -98,10 +97,5 @@ impl Held<'_> {
             partition.arm_interval(interval);
         }
         if rolled > 0 { partition.seal_soon(rolled) } else { Ok(()) }
-    }
-
-    /// Where the partition is, for errors.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.partition.dir.clone()
     }
 }

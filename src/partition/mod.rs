@@ -36,7 +36,7 @@ pub(crate) use env::Env;
 pub(crate) use hold::{Encoded, Held};
 pub(crate) use latch::{Latch, lock};
 pub(crate) use lifecycle::Floor;
-pub(crate) use read::{Backlog, Cursor};
+pub(crate) use read::Cursor;
 pub(crate) use recovery::read_small;
 pub use report::{Cut, Damage, RecoveryReport};
 
@@ -138,10 +138,6 @@ impl PartitionCore {
         &self.dir
     }
 
-    pub(crate) fn signal(&self) -> &Arc<Signal> {
-        &self.signal
-    }
-
     /// The first offset that is kept.
     pub(crate) fn start(&self) -> u64 {
         self.segments().first().map_or(0, |segment| segment.base)
@@ -150,11 +146,6 @@ impl PartitionCore {
     /// The next offset to be assigned, of those that are readable.
     pub(crate) fn end(&self) -> u64 {
         self.readable.load(Ordering::SeqCst)
-    }
-
-    /// Bytes of all segments that are sealed.
-    pub(crate) fn sealed_bytes(&self) -> u64 {
-        lock(&self.manifest).sealed.iter().map(|segment| u64::from(segment.len)).sum()
     }
 
     /// Changes how it is kept, from the next append on.

@@ -180,10 +180,6 @@ impl Cursor {
         self.skipped
     }
 
-    pub(crate) fn partition(&self) -> &Arc<PartitionCore> {
-        &self.partition
-    }
-
     /// The next readable record; `None` at the end, where it may be asked again later.
     ///
     /// An error does not move it: asked again it meets the same damage. In salvage it steps over what is damaged.

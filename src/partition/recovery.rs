@@ -131,9 +131,9 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
                 // Superseded by what the manifest lists, or given up: it only lived until it could be removed.
                 storage.remove_file(&path).at(&path)?;
             }
-        } else if name.ends_with(".index") {
+        } else if path.extension().is_some_and(|kind| kind == "index") {
             indexes.push(path);
-        } else if name.ends_with(".new") {
+        } else if path.extension().is_some_and(|kind| kind == "new") {
             storage.remove_file(&path).at(&path)?;
         }
     }
@@ -211,7 +211,7 @@ impl Walk<'_> {
                 // Salvage goes on behind damage in the same file.
                 this.vouched = this.vouched.max(before.vouched);
             }
-            this.bad = !self.walk(&mut this)?;
+            this.bad = !Self::walk(&mut this)?;
             let next_base = this.extent.end;
             let follows = next_base > this.segment.base && self.tail.contains_key(&next_base);
             if !this.bad && follows && self.begins_well(next_base)? {
@@ -260,7 +260,7 @@ impl Walk<'_> {
     }
 
     /// Frame after frame, as long as each is intact and follows the one before it. Whether only zeros are behind them.
-    fn walk(&self, this: &mut Walked) -> Result<bool> {
+    fn walk(this: &mut Walked) -> Result<bool> {
         let segment = &this.segment;
         let mut reader = FrameReader::new(this.file.as_ref(), &segment.path)?;
         loop {

@@ -295,12 +295,6 @@ impl SideLog {
         lock(&self.table).starts_of(group).collect()
     }
 
-    /// What every known group has moved past in a partition; `None` when no group is known. Partitions that came after
-    /// a group count from 0.
-    pub(crate) fn consumed(&self, log: LogId, partition: u32) -> Option<u64> {
-        self.places(log, partition).map(Option::unwrap_or_default).reduce(u64::min)
-    }
-
     /// No offset below this may be given out in a partition: a group has a placemark, or starts, here.
     pub(crate) fn least_end(&self, log: LogId, partition: u32) -> u64 {
         self.places(log, partition).flatten().max().unwrap_or(0)

@@ -89,11 +89,6 @@ impl<'a> FrameReader<'a> {
         Ok(Self { file, path, len, buffer: Vec::new(), start: 0 })
     }
 
-    /// Length of the file.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
     /// What stands at `pos`, if a frame that ends within the file may.
     pub(crate) fn frame_at(&mut self, pos: Pos) -> Result<Option<Frame<'_>>> {
         let Some(header) = FrameHeader::parse(self.bytes(pos, FRAME_HEADER)?) else { return Ok(None) };

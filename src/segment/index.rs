@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::format::{self, IndexEntry};
 use crate::segment::{FIRST_FRAME, Segment, find_frame, frame_at, index_path};
-use crate::storage::{File as _, Mode, Storage};
+use crate::storage::{Mode, Storage};
 use crate::types::{Millis, Pos};
 
 /// Most entries an index holds: 24 B each, so that a partition stays under 64 KiB of heap.

@@ -152,11 +152,6 @@ impl Writer {
         self.pos
     }
 
-    /// The offset that follows its last frame.
-    pub(crate) fn end(&self) -> u64 {
-        self.next
-    }
-
     pub(crate) fn extent(&self) -> Extent {
         Extent { pos: self.pos, end: self.next, records: self.records, newest: self.newest }
     }
@@ -174,7 +169,7 @@ impl Writer {
     /// offset's distance from its base may overflow.
     #[inline]
     pub(crate) fn fits(&self, bytes: usize, end: u64) -> bool {
-        self.pos.index() + bytes <= self.capacity as usize && end - self.segment.base <= u64::from(u32::MAX)
+        self.pos.index() + bytes <= self.capacity as usize && u32::try_from(end - self.segment.base).is_ok()
     }
 
     /// Sees that `bytes` can be stored at the end without running out of space.

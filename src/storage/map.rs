@@ -242,12 +242,6 @@ impl MapWriter {
         }
     }
 
-    /// How many bytes, from the first, are backed by blocks.
-    #[inline]
-    pub(crate) fn allocated(&self) -> usize {
-        self.allocated
-    }
-
     /// Takes over blocks that the caller has just allocated, up to `allocated`.
     pub(crate) fn grow(&mut self, allocated: usize) {
         assert!(allocated <= self.map.len, "cannot grow to {allocated} of {} bytes", self.map.len);
@@ -255,12 +249,6 @@ impl MapWriter {
         if let Region::Heap(heap) = &self.map.region {
             drop(heap.close_slot());
         }
-    }
-
-    /// The map it writes.
-    #[inline]
-    pub(crate) fn map(&self) -> &Arc<Map> {
-        &self.map
     }
 }
 

@@ -14,11 +14,6 @@ impl Deadline {
         Self(Instant::now().checked_add(wait))
     }
 
-    /// The deadline that never comes.
-    pub(crate) const fn never() -> Self {
-        Self(None)
-    }
-
     /// How long it is still, zero once it has passed.
     pub(crate) fn remaining(&self) -> Duration {
         self.0.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
@@ -208,7 +203,6 @@ mod tests {
     fn a_deadline_too_far_away_never_comes() {
         let never = Deadline::after(Duration::MAX);
         assert!(!never.passed());
-        assert_eq!(never, Deadline::never());
         assert!(Deadline::after(Duration::ZERO).passed());
         let soon = Deadline::after(LONG);
         assert_eq!(soon.or_earlier(never), soon);
