@@ -107,6 +107,22 @@ fn a_power_loss_at_any_operation_leaves_the_state_before_or_behind_the_step() {
 }
 
 #[test]
+fn a_power_loss_while_a_store_is_made_leaves_one_that_can_be_made_or_opened() {
+    let whole = SimDisk::new(1);
+    open(&whole).unwrap();
+    let nothing = (State::new(), State::new());
+    for after in 0..=whole.operations() {
+        for seed in 0..40 {
+            let disk = SimDisk::new(1);
+            disk.crash_after(after);
+            let _ = open(&disk);
+            let left = disk.crash(Crash::new(seed).keep(Keep::Random));
+            check(&left, &nothing, &format!("power lost after operation {after}, seed {seed}"));
+        }
+    }
+}
+
+#[test]
 fn a_kill_at_any_operation_leaves_the_state_before_or_behind_the_step() {
     let whole = SimDisk::new(1);
     run(&whole);
