@@ -145,6 +145,9 @@ pub trait File: Debug + Send + Sync {
     /// Makes the file `len` bytes long where it is shorter, and allocates blocks for all of it, so that neither a
     /// write below `len` nor a store into a mapping of it can run out of space where blocks are overwritten in place.
     /// New bytes are zero. With `from` the caller says that what lies below has been allocated before.
+    ///
+    /// Where the file system cannot, the error is of kind [`Unsupported`](io::ErrorKind::Unsupported), and the caller
+    /// has to do with [`set_len`](Self::set_len) and [`write_at`](Self::write_at).
     fn allocate(&self, from: u64, len: u64) -> io::Result<()>;
 
     /// Sets the length; what is cut is gone, what is added is zero and not allocated.
