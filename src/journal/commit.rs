@@ -14,6 +14,7 @@
 //! the next opening finds out, and finishes it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::format::{DecidedPlacemark, Decision, Part};
@@ -36,6 +37,8 @@ pub(crate) struct Journal {
     turned: Condvar,
     /// Partitions that decisions since the last clean-up went to. Nothing else is locked under it.
     touched: Mutex<Touched>,
+    /// Whether earlier decisions wait for a log that could not be opened: then nothing is given up.
+    needed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +89,14 @@ impl Waiting {
 
 impl Journal {
     pub(crate) fn new(partition: Arc<PartitionCore>, side: Arc<SideLog>) -> Arc<Self> {
-        Arc::new(Self { partition, side, queue: Mutex::default(), turned: Condvar::new(), touched: Mutex::default() })
+        Arc::new(Self {
+            partition,
+            side,
+            queue: Mutex::default(),
+            turned: Condvar::new(),
+            touched: Mutex::default(),
+            needed: AtomicBool::new(false),
+        })
     }
 
     /// Commits a transaction: all of it or none. Returns the first offset of each part.
@@ -252,8 +262,14 @@ impl Journal {
         lock(&self.touched).applied = self.partition.written_end();
     }
 
+    /// Says whether what it has is still needed by a log that could not be opened.
+    pub(crate) fn set_needed(&self, needed: bool) {
+        self.needed.store(needed, Ordering::Release);
+    }
+
     fn clean_up_soon(self: &Arc<Self>) {
-        if !self.partition.has_rolled() || std::mem::replace(&mut lock(&self.touched).cleaning, true) {
+        let needed = self.needed.load(Ordering::Acquire);
+        if needed || !self.partition.has_rolled() || std::mem::replace(&mut lock(&self.touched).cleaning, true) {
             return;
         }
         let journal = Arc::clone(self);

@@ -169,6 +169,7 @@ impl StoreCore {
             // log learns why, and the journal keeps what it needs.
             let _ = self.existing_log(&name);
         }
+        self.journal.set_needed(self.has_unapplied());
         Ok(())
     }
 

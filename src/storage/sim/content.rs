@@ -44,6 +44,9 @@ enum Live {
 /// A page that differs from the durable one, as it is live.
 type Changed = (usize, Option<Arc<Page>>);
 
+/// What is reserved for a file that is mapped: more than the segments of a test.
+const ROOM_TO_GROW: usize = 256 << 20;
+
 impl Content {
     pub(super) fn new(bytes: &[u8]) -> Self {
         let pages: Pages = bytes
@@ -313,7 +316,9 @@ impl Content {
                 heap
             }
             Live::Pages(pages) => {
-                let heap = Heap::new(capacity.max(self.len))?;
+                // A file that is mapped short may grow, and be mapped longer, while the first map is in use. Memory
+                // that is never touched costs nothing.
+                let heap = Heap::new(capacity.max(self.len).max(ROOM_TO_GROW))?;
                 for (index, page) in pages.iter().enumerate() {
                     if let Some(page) = page {
                         heap.write(index * PAGE, &page[..]);
