@@ -84,7 +84,7 @@ impl<'a> Feeder<'a> {
             if records == 0 {
                 return Err(format!("{name} has become shorter: it ends at byte {}, not {size}", at.position).into());
             }
-            txn.append(&progress, Record::new(&at.encode(size)).key(&name))?;
+            txn.append(&progress, Record::new(at.encode(size)).key(&name))?;
             txn.commit()?;
             stages.fed_to(at.position, at.line - begun.line);
         }
