@@ -1,5 +1,6 @@
 //! A store and its logs are made, changed and deleted on the simulated disk, which loses its power at every operation:
 //! what is found afterwards is the state before the step that was cut short, or the one behind it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
 use std::collections::BTreeMap;
 use std::io;
