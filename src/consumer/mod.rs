@@ -157,6 +157,7 @@ impl<M> Consumer<M> {
                 return Ok(None);
             }
             self.check_open()?;
+            self.subscription.store.env().background.lend_a_hand();
             self.subscription.follow_growth();
             let next_deadline = self.take_back_late();
             if let Some(batch) = self.try_batch()? {

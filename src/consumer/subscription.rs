@@ -67,10 +67,11 @@ impl Subscription {
         let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor)).transpose();
         drop(members);
         self.log.signal().notify();
-        match commit? {
-            Some(commit) => commit.wait().map(|_| ()),
-            None => Ok(()),
+        if let Some(commit) = commit? {
+            commit.wait()?;
         }
+        self.store.env().background.lend_a_hand();
+        Ok(())
     }
 
     /// Keeps a batch from being taken back while a transaction commits it. Returns where its placemark goes.

@@ -1,7 +1,12 @@
 //! One thread a store for what no caller should wait for: sealing, syncing within an interval, compaction, clean-up.
+//!
+//! Where there is no thread, because the storage wants a run that can be repeated exactly, or the system has none to
+//! give, the work is done by whoever calls in, between two calls of the public interface: never where it was asked for,
+//! since locks are held there.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +15,7 @@ use crate::storage::{Deadline, Storage};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs jobs one after the other, on a thread of its own that starts with the first job; or at once on the caller's
-/// thread, where the storage wants a run to be repeatable.
+/// Runs jobs one after the other, on a thread of its own that starts with the first job.
 #[derive(Debug)]
 pub(crate) struct Background {
     storage: Arc<dyn Storage>,
@@ -23,6 +27,8 @@ struct Queue {
     /// Protects the lists below. A job runs without it.
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether the callers have to do the work.
+    left_to_callers: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,7 +45,7 @@ enum Worker {
     #[default]
     NotStarted,
     Thread,
-    /// Jobs run on the thread that submits them.
+    /// Jobs run on the threads that call in.
     Caller,
 }
 
@@ -66,7 +72,7 @@ impl Background {
         Self { storage, queue: Arc::default() }
     }
 
-    /// Runs `job` as soon as the jobs before it are done. Must be called without a lock held: the job may run here.
+    /// Runs `job` as soon as the jobs before it are done.
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         self.submit_after(Duration::ZERO, job);
     }
@@ -87,17 +93,21 @@ impl Background {
             let due = Due { deadline: Deadline::after(delay), millis: self.storage.now().saturating_add(millis) };
             state.later.push((due, Box::new(job)));
         }
-        let inline = state.worker == Worker::Caller;
         drop(state);
-        if inline {
+        self.queue.changed.notify_all();
+    }
+
+    /// Does the work that is due, where it is left to the callers. To be called without a lock held; costs a load
+    /// elsewhere.
+    #[inline]
+    pub(crate) fn lend_a_hand(&self) {
+        if self.queue.left_to_callers.load(Ordering::Relaxed) {
             self.run_due();
-        } else {
-            self.queue.changed.notify_all();
         }
     }
 
-    /// Where jobs run on the caller's thread, runs those that are due by the storage's clock.
-    pub(crate) fn run_due(&self) {
+    #[cold]
+    fn run_due(&self) {
         loop {
             let mut state = lock(&self.queue.state);
             if state.worker != Worker::Caller || state.busy || state.stopped {
@@ -133,7 +143,10 @@ impl Background {
         match self.storage.spawn("placemark", Box::new(move || queue.work())) {
             Ok(true) => Worker::Thread,
             // Without a thread to be had, the callers do the work: slower, and nothing is left undone.
-            Ok(false) | Err(_) => Worker::Caller,
+            Ok(false) | Err(_) => {
+                self.queue.left_to_callers.store(true, Ordering::Relaxed);
+                Worker::Caller
+            }
         }
     }
 }

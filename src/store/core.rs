@@ -186,7 +186,9 @@ impl StoreCore {
                 }
             }
         }
-        outcome.and(self.side.sync()).and(self.journal.partition().sync())
+        let outcome = outcome.and(self.side.sync()).and(self.journal.partition().sync());
+        self.env.background.lend_a_hand();
+        outcome
     }
 
     /// Closes everything and gives back the lock, whoever still holds handles. All is tried, also after a failure; the

@@ -98,7 +98,9 @@ impl Log {
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<Position> {
         let record = record.into();
         let partition = self.core.choose(&record, None)?;
-        match partition.append(&record) {
+        let appended = partition.append(&record);
+        partition.env().background.lend_a_hand();
+        match appended {
             Ok(offset) => Ok(Position { partition: partition.ident().partition, offset }),
             Err(error) => Err(self.core.explain(error)),
         }
@@ -127,7 +129,9 @@ impl Log {
         I::Item: Into<Record<'a>>,
     {
         let records: Vec<Record<'a>> = records.into_iter().map(Into::into).collect();
-        self.append_records(records).map_err(|error| self.core.explain(error))
+        let appended = self.append_records(records);
+        self.handle.store().env().background.lend_a_hand();
+        appended.map_err(|error| self.core.explain(error))
     }
 
     fn append_records(&self, records: Vec<Record<'_>>) -> Result<Vec<Position>> {

@@ -64,7 +64,9 @@ impl Partition {
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<u64> {
         let record = record.into();
         self.log.check_key(&record, 0)?;
-        self.core.append(&record).map_err(|error| self.log.explain(error))
+        let appended = self.core.append(&record);
+        self.core.env().background.lend_a_hand();
+        appended.map_err(|error| self.log.explain(error))
     }
 
     /// Appends records as one frame, with consecutive offsets: all of them or none.
@@ -81,7 +83,9 @@ impl Partition {
         for (place, record) in records.iter().enumerate() {
             self.log.check_key(record, place)?;
         }
-        self.core.append_batch(&records).map_err(|error| self.log.explain(error))
+        let appended = self.core.append_batch(&records);
+        self.core.env().background.lend_a_hand();
+        appended.map_err(|error| self.log.explain(error))
     }
 
     /// Reads in the order of the offsets. At the end it may be asked again for what has come since.

@@ -109,7 +109,9 @@ impl Transaction {
         }
         let now = Millis(core.env().storage.now());
         let parts = parts.into_values().map(|(partition, gathered)| (partition, gathered.finish(now))).collect();
-        core.journal().commit(Work { parts, placemarks, durable: true }).map(|_| ())
+        let committed = core.journal().commit(Work { parts, placemarks, durable: true });
+        core.env().background.lend_a_hand();
+        committed.map(|_| ())
     }
 }
 
