@@ -140,14 +140,11 @@ impl Background {
 
     fn start(&self) -> Worker {
         let queue = Arc::clone(&self.queue);
-        match self.storage.spawn("placemark", Box::new(move || queue.work())) {
-            Ok(true) => Worker::Thread,
-            // Without a thread to be had, the callers do the work: slower, and nothing is left undone.
-            Ok(false) | Err(_) => {
-                self.queue.left_to_callers.store(true, Ordering::Relaxed);
-                Worker::Caller
-            }
+        if matches!(self.storage.spawn("placemark", Box::new(move || queue.work())), Ok(true)) {
+            return Worker::Thread;
         }
+        self.queue.left_to_callers.store(true, Ordering::Relaxed);
+        Worker::Caller
     }
 }
 
