@@ -88,8 +88,8 @@ mod transaction;
 mod types;
 
 pub use consumer::{
-    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, Group, GroupPlacemark, Lag, Placemark,
-    Reset, Stopper,
+    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, ExactlyOnceFrom, Group, GroupPlacemark,
+    Lag, Placemark, Reset, Stopper,
 };
 pub use error::{Error, Result};
 pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, WriteMode};

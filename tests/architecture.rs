@@ -370,8 +370,10 @@ fn without_tests(code: &str) -> String {
 
 /// Files that are modules under `#[cfg(test)]`.
 fn test_modules(file: &Source) -> Vec<String> {
-    let Some(dir) = file.path.strip_suffix("mod.rs").or_else(|| file.path.strip_suffix("lib.rs")) else {
-        return Vec::new();
+    let Some(stem) = file.path.strip_suffix(".rs") else { return Vec::new() };
+    let dir = match stem.strip_suffix("mod").or_else(|| stem.strip_suffix("lib")) {
+        Some(dir) if dir.ends_with('/') => dir.to_owned(),
+        _ => format!("{stem}/"),
     };
     let modules = file.code.match_indices(TEST).filter_map(|(at, _)| {
         let item = file.code[at + TEST.len()..].trim_start().strip_prefix("mod ")?;

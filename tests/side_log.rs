@@ -91,7 +91,7 @@ fn a_kill_at_any_time_of_the_compaction_loses_no_placemark() {
             }
             // The files are copied while the work that the commits set off goes on behind them.
             if round % 5 == 0
-                && let Some(killed) = consistent_image(dir.path())
+                && let Some(killed) = files::image_at_rest(dir.path())
             {
                 let store = in_cache().open(killed.path()).unwrap();
                 let offset = |group: &str| store.group(group).placemarks().unwrap()[0].offset;
@@ -102,11 +102,4 @@ fn a_kill_at_any_time_of_the_compaction_loses_no_placemark() {
         }
         assert!(looked > 0, "the side log was never at rest");
     });
-}
-
-/// A copy of the store, unless files came or went in its midst: a copy is not the work of one moment, a kill is.
-fn consistent_image(dir: &Path) -> Option<tempfile::TempDir> {
-    let before = files::contents(&dir.join("placemarks"));
-    let copy = std::panic::catch_unwind(|| files::image(dir)).ok()?;
-    (files::contents(&dir.join("placemarks")) == before).then_some(copy)
 }

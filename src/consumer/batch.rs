@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::consumer::mode::{AtLeastOnce, ExactlyOnce};
+use crate::consumer::mode::{AtLeastOnce, ExactlyOnce, ExactlyOnceFrom};
 use crate::consumer::subscription::Subscription;
 use crate::group::BatchId;
 use crate::transaction::Transaction;
@@ -89,6 +89,14 @@ impl<M> Batch<M> {
         }
     }
 
+    fn settle(mut self) -> Result<()> {
+        let Some(id) = self.id else { return Ok(()) };
+        self.subscription.settle(self.partition, id)?;
+        // A failure leaves it unsettled, and drops it.
+        self.id = None;
+        Ok(())
+    }
+
     /// Records before this batch that retention took before they were read.
     pub fn skipped(&self) -> u64 {
         self.skipped
@@ -103,11 +111,19 @@ impl Batch<AtLeastOnce> {
     ///
     /// [`Error::Fenced`] when it was held past its processing timeout: it is delivered again. Of a failed commit
     /// nothing is seen, and after it the store is [`Error::Failed`].
-    pub fn commit(mut self) -> Result<()> {
-        match self.id.take() {
-            Some(id) => self.subscription.settle(self.partition, id),
-            None => Ok(()),
-        }
+    pub fn commit(self) -> Result<()> {
+        self.settle()
+    }
+}
+
+impl Batch<ExactlyOnceFrom> {
+    /// Tells the store that the application's database has the results and the placemark, for lag and retention.
+    ///
+    /// # Errors
+    ///
+    /// As for a batch that is delivered at least once; the database's answer counts all the same.
+    pub fn commit(self) -> Result<()> {
+        self.settle()
     }
 }
 
@@ -119,8 +135,8 @@ impl Batch<ExactlyOnce> {
     /// Commits it with a transaction.
     pub(crate) fn commit_in(mut self, txn: Transaction) -> Result<()> {
         let Some(id) = self.id else { return Err(Error::Fenced) };
-        let placemark = self.subscription.begin_commit(self.partition, id);
-        let placemark = placemark.inspect_err(|_| self.id = None)?;
+        self.subscription.begin_commit(self.partition, id)?;
+        let placemark = (self.subscription.key(self.partition), self.offsets.end);
         // A failure drops the batch, which delivers it again; unless the disk failed, which stops everything.
         txn.finish(vec![placemark])?;
         self.id = None;

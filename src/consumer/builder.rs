@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, Settlement};
+use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
 use crate::consumer::{Choices, Consumer};
+use crate::group::Mode;
 use crate::types::check_name;
 use crate::{Error, Log, Result, StartAt};
 
@@ -47,7 +48,7 @@ impl ConsumerBuilder {
     /// [`Error::InvalidName`] for the group's name, [`Error::InvalidOption`], and [`Error::OffsetOutOfRange`] for a new
     /// group's [`StartAt::Offset`] that a partition does not have.
     pub fn at_most_once(self) -> Result<Consumer<AtMostOnce>> {
-        self.join(Settlement::First)
+        self.join(Mode::AtMostOnce)
     }
 
     /// Joins the group as a consumer that loses nothing, and after a crash sees again what was in hand.
@@ -56,7 +57,7 @@ impl ConsumerBuilder {
     ///
     /// As for [`at_most_once`](Self::at_most_once).
     pub fn at_least_once(self) -> Result<Consumer<AtLeastOnce>> {
-        self.join(Settlement::Later)
+        self.join(Mode::AtLeastOnce)
     }
 
     /// Joins the group as a consumer whose results, in logs of the same store, move together with its placemark.
@@ -65,10 +66,48 @@ impl ConsumerBuilder {
     ///
     /// As for [`at_most_once`](Self::at_most_once).
     pub fn exactly_once(self) -> Result<Consumer<ExactlyOnce>> {
-        self.join(Settlement::Alone)
+        self.join(Mode::ExactlyOnce)
     }
 
-    fn join<M>(mut self, settlement: Settlement) -> Result<Consumer<M>> {
+    /// Joins the group as a consumer whose results live in the application's own database, with the placemark beside
+    /// them in the same transaction.
+    ///
+    /// `load` is asked for a partition's placemark whenever the partition is assigned, and again after a batch of it was
+    /// dropped: the database is the truth, so its answer wins over the store's own placemark. `None` says that nothing
+    /// was processed: the group's start decides.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// # orders.append_batch(["one", "two", "three"])?;
+    /// use std::convert::Infallible;
+    ///
+    /// // A database would be asked; here it says that two records are done.
+    /// let mut ledger = orders.consumer("ledger").exactly_once_from(|_partition| Ok::<_, Infallible>(Some(2)))?;
+    /// let batch = ledger.poll(std::time::Duration::ZERO)?.unwrap();
+    /// assert_eq!(batch.offsets(), 2..3);
+    /// // ... the results and batch.placemark() are committed to the database, then the store is told:
+    /// batch.commit()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`at_most_once`](Self::at_most_once). A poll fails with [`Error::Application`] when `load` does, and with
+    /// [`Error::OffsetOutOfRange`] when the partition does not have the position it names.
+    pub fn exactly_once_from<F, E>(self, mut load: F) -> Result<Consumer<ExactlyOnceFrom>>
+    where
+        F: FnMut(u32) -> Result<Option<u64>, E> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut consumer = self.join(Mode::ExactlyOnceFrom)?;
+        consumer.load_from(Box::new(move |partition| load(partition).map_err(Into::into)));
+        Ok(consumer)
+    }
+
+    fn join<M>(mut self, mode: Mode) -> Result<Consumer<M>> {
         check_name(&self.group)?;
         if self.choices.max_poll_records == 0 {
             return Err(Error::option("max_poll_records", "is 0: a batch has at least one record"));
@@ -76,7 +115,7 @@ impl ConsumerBuilder {
         if self.choices.processing_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::option("processing_timeout", "is 0: no batch could be processed in that"));
         }
-        self.choices.settlement = settlement;
+        self.choices.mode = mode;
         Consumer::join(self.log.handle(), self.log.core(), &self.group, self.choices)
     }
 }

@@ -17,10 +17,9 @@ use std::time::Duration;
 pub use batch::{Batch, Placemark};
 pub use builder::ConsumerBuilder;
 pub use group::{Group, GroupPlacemark, Reset};
-pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
 
-use crate::consumer::mode::Settlement;
-use crate::group::{MemberId, Reading};
+use crate::group::{Fetch, Fetched, MemberId, Mode};
 use crate::partition::Cursor;
 use crate::storage::{Deadline, Signal};
 use crate::store::{Handle, LogCore};
@@ -34,17 +33,12 @@ pub(crate) struct Choices {
     start_at: StartAt,
     max_poll_records: usize,
     processing_timeout: Option<Duration>,
-    settlement: Settlement,
+    mode: Mode,
 }
 
 impl Default for Choices {
     fn default() -> Self {
-        Self {
-            start_at: StartAt::Earliest,
-            max_poll_records: 500,
-            processing_timeout: None,
-            settlement: Settlement::Later,
-        }
+        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None, mode: Mode::AtLeastOnce }
     }
 }
 
@@ -82,6 +76,7 @@ pub struct Consumer<M> {
     cursors: BTreeMap<u32, Cursor>,
     stop: Arc<AtomicBool>,
     closed: bool,
+    load: Option<Load>,
     /// Keeps the store open.
     handle: Handle,
     mode: PhantomData<fn() -> M>,
@@ -117,6 +112,9 @@ pub struct Lag {
     pub age: Duration,
 }
 
+/// Asks the application where it is in a partition.
+type Load = Box<dyn FnMut(u32) -> Result<Option<u64>, Box<dyn std::error::Error + Send + Sync>> + Send>;
+
 /// What a read brought.
 struct Filled {
     entries: Vec<Entry>,
@@ -127,7 +125,7 @@ struct Filled {
 
 impl<M> Consumer<M> {
     fn join(handle: &Handle, log: &Arc<LogCore>, group: &str, choices: Choices) -> Result<Self> {
-        let (subscription, member) = Subscription::join(handle.core()?, log, group, choices.start_at)?;
+        let (subscription, member) = Subscription::join(handle.core()?, log, group, choices.start_at, choices.mode)?;
         Ok(Self {
             subscription: Arc::new(subscription),
             member,
@@ -135,6 +133,7 @@ impl<M> Consumer<M> {
             cursors: BTreeMap::new(),
             stop: Arc::default(),
             closed: false,
+            load: None,
             handle: handle.clone(),
             mode: PhantomData,
         })
@@ -186,7 +185,7 @@ impl<M> Consumer<M> {
     /// The next offset that will be delivered from a partition; `None` when it is not assigned to this consumer.
     pub fn position(&self, partition: u32) -> Option<u64> {
         let members = self.subscription.group.members();
-        members.progress(self.member, partition).map(crate::group::Progress::position)
+        members.position(partition).filter(|_| members.owns(self.member, partition))
     }
 
     /// The group's placemark in a partition; `None` when it has none.
@@ -225,9 +224,7 @@ impl<M> Consumer<M> {
         self.check_open()?;
         let offset = resolve(self.subscription.log.partition(partition)?, to)?;
         let mut members = self.subscription.group.members();
-        members
-            .seek(self.member, partition, offset, self.choices.settlement == Settlement::Alone)
-            .map_err(|_| not_assigned(partition))
+        members.seek(self.member, partition, offset).map_err(|_| not_assigned(partition))
     }
 
     /// Delivers nothing from a partition until it is resumed, or assigned to another member.
@@ -267,7 +264,7 @@ impl<M> Consumer<M> {
     fn set_paused(&self, partition: u32, paused: bool) -> Result<()> {
         self.check_open()?;
         let mut members = self.subscription.group.members();
-        let set = members.set_paused(self.member, partition, paused);
+        let set = if paused { members.pause(self.member, partition) } else { members.resume(self.member, partition) };
         drop(members);
         self.subscription.log.signal().notify();
         set.map_err(|_| not_assigned(partition))
@@ -297,39 +294,57 @@ impl<M> Consumer<M> {
     /// A batch of what is there; `None` when nothing is.
     fn try_batch(&mut self) -> Result<Option<Batch<M>>> {
         loop {
-            let log = Arc::clone(&self.subscription.log);
             // Something is to be read unless the position is the end; a position past it is an error to be met.
-            let ready = |partition: u32, from: u64| log.partition(partition).is_ok_and(|core| core.end() != from);
-            let reading = {
-                let mut members = self.subscription.group.members();
-                members.begin_read(self.member, self.choices.settlement == Settlement::Alone, |partition, fetch| {
-                    fetch.until.is_some() || ready(partition, fetch.from)
-                })
+            let log = &self.subscription.log;
+            let ready = |number, from| log.partition(number).is_ok_and(|partition| partition.end() != from);
+            let Some(fetch) = self.subscription.group.members().begin_fetch(self.member, ready) else {
+                return Ok(None);
             };
-            let Some(reading) = reading else { return Ok(None) };
-            let filled = self.read(&reading);
-            if let Some(batch) = self.hand_out(&reading, filled)? {
+            let Some(fetch) = self.ask_where(fetch)? else { continue };
+            // A read that fails is forgotten: the next one begins at the same place.
+            let filled = self.read(&fetch)?;
+            if let Some(batch) = self.hand_out(fetch, filled)? {
                 return Ok(Some(batch));
             }
         }
     }
 
+    fn load_from(&mut self, load: Load) {
+        self.load = Some(load);
+    }
+
+    /// Asks the application where it is, if that is due; `None` when the partition was given away meanwhile.
+    fn ask_where(&mut self, fetch: Fetch) -> Result<Option<Fetch>> {
+        let Some(load) = self.load.as_mut().filter(|_| fetch.load) else { return Ok(Some(fetch)) };
+        let partition = self.subscription.log.partition(fetch.partition)?;
+        let answer = load(fetch.partition).map_err(|source| Error::Application { what: "loader", source })?;
+        let position = match answer {
+            Some(position) => position,
+            // Nothing was processed: where the group began counts, as far as that is still kept.
+            None => self.subscription.began_at(fetch.partition).max(partition.start()),
+        };
+        partition.check_offset(position)?;
+        let loaded = self.subscription.group.members().loaded(fetch, position);
+        // Nothing may be there: then the next look at the partition finds its position known.
+        Ok(loaded.filter(|fetch| fetch.from != partition.end()))
+    }
+
     /// Reads what is to be delivered next, without the group's lock.
-    fn read(&mut self, reading: &Reading) -> Result<Filled> {
-        let partition = self.subscription.log.partition(reading.partition)?;
-        let wanted = reading.fetch.from;
+    fn read(&mut self, fetch: &Fetch) -> Result<Filled> {
+        let partition = self.subscription.log.partition(fetch.partition)?;
+        let wanted = fetch.from;
         let (start, end) = (partition.start(), partition.end());
         if wanted > end {
             return Err(Error::OffsetOutOfRange { requested: wanted, start, end });
         }
         let from = wanted.max(start);
-        let known = self.cursors.remove(&reading.partition).filter(|cursor| cursor.position() == from);
+        let known = self.cursors.remove(&fetch.partition).filter(|cursor| cursor.position() == from);
         let mut cursor = match known {
             Some(cursor) => cursor,
             None => partition.cursor(from)?,
         };
         let skipped_before = cursor.skipped();
-        let until = reading.fetch.until.unwrap_or(u64::MAX);
+        let until = fetch.until.unwrap_or(u64::MAX);
         let mut entries: Vec<Entry> = Vec::new();
         // What has no record up to here is a gap, if all that is there is read.
         let mut reached = end.min(until).max(from);
@@ -353,41 +368,36 @@ impl<M> Consumer<M> {
             }
         }
         let skipped = (from - wanted) + (cursor.skipped() - skipped_before);
-        self.cursors.insert(reading.partition, cursor);
+        self.cursors.insert(fetch.partition, cursor);
         Ok(Filled { entries, range: wanted..reached, skipped })
     }
 
     /// Notes what was read as delivered, unless the partition was sought, paused or given away meanwhile.
-    fn hand_out(&self, reading: &Reading, filled: Result<Filled>) -> Result<Option<Batch<M>>> {
+    fn hand_out(&self, fetch: Fetch, filled: Filled) -> Result<Option<Batch<M>>> {
+        let Filled { entries, range, skipped } = filled;
+        let partition = fetch.partition;
         let deadline = self.choices.processing_timeout.map(|timeout| self.subscription.group.now() + timeout);
-        let mut members = self.subscription.group.members();
-        let Some(progress) = members.end_read(reading) else {
-            drop(members);
-            // It may have a new owner now, who waits for it.
-            self.subscription.log.signal().notify();
-            return filled.map(|_| None);
+        let fetched = match entries.is_empty() {
+            true if range.is_empty() => return Ok(None),
+            true => Fetched::Gap { end: range.end },
+            false => Fetched::Records { end: range.end, deadline },
         };
-        let Filled { entries, range, skipped } = filled?;
+        let mut members = self.subscription.group.members();
+        let Some(delivered) = members.end_fetch(fetch, fetched) else { return Ok(None) };
         if entries.is_empty() {
-            // A gap, which has nothing to settle; or nothing at all.
-            progress.deliver_settled(&range);
             return Ok(None);
         }
-        let mut id = None;
-        let mut commit = None;
-        if self.choices.settlement == Settlement::First {
-            let floor = progress.deliver_settled(&range);
-            let key = self.subscription.key(reading.partition);
-            commit = floor.map(|floor| self.subscription.store.side().commit(key, floor)).transpose()?;
-        } else {
-            id = Some(progress.deliver(range.clone(), deadline));
-        }
+        let first = delivered.batch.is_none();
+        let floor = delivered.floor.filter(|_| first);
+        // Under the group's lock, so that placemarks are written in the order in which they move.
+        let key = self.subscription.key(partition);
+        let commit = floor.map(|floor| self.subscription.store.side().commit(key, floor)).transpose()?;
         drop(members);
         if let Some(commit) = commit {
             // Before the application sees it: from here on a crash loses it rather than repeat it.
             commit.wait()?;
         }
-        Ok(Some(Batch::new(&self.subscription, reading.partition, id, entries, range, skipped)))
+        Ok(Some(Batch::new(&self.subscription, partition, delivered.batch, entries, range, skipped)))
     }
 }
 

@@ -22,13 +22,9 @@ pub struct AtLeastOnce;
 #[non_exhaustive]
 pub struct ExactlyOnce;
 
-/// What a mode means for the machinery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settlement {
-    /// Before a batch is handed out.
-    First,
-    /// When the batch is committed.
-    Later,
-    /// With a transaction, so that a partition has one batch in flight at a time.
-    Alone,
-}
+/// The application keeps the placemark with its results, in one transaction of its own database, and says where it is
+/// whenever a partition is assigned, and after a batch was dropped: whatever crashes, the results of each record are
+/// there once.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ExactlyOnceFrom;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::group::{BatchId, GroupState, MemberId};
+use crate::group::{BatchId, GroupState, MemberId, Mode};
 use crate::partition::lock;
 use crate::placemarks::PlacemarkKey;
 use crate::store::{LogCore, StoreCore};
@@ -24,6 +24,7 @@ impl Subscription {
         log: &Arc<LogCore>,
         name: &str,
         start_at: StartAt,
+        mode: Mode,
     ) -> Result<(Self, MemberId)> {
         // Held over the join, so that two consumers of a new group fix its start once, and no reset comes between.
         let mut registry = lock(log.groups());
@@ -34,7 +35,7 @@ impl Subscription {
         registry.insert(&group);
         let subscription = Self { store: Arc::clone(store), log: Arc::clone(log), group };
         subscription.follow_growth();
-        let member = subscription.group.members().join();
+        let member = subscription.group.members().join(mode);
         drop(registry);
         log.signal().notify();
         Ok((subscription, member))
@@ -47,37 +48,40 @@ impl Subscription {
     /// Takes in partitions that were added to the log: the group reads them from their first record.
     pub(crate) fn follow_growth(&self) {
         let count = self.log.partition_count();
-        if self.group.members().partition_count() >= count {
-            return;
-        }
         let mut members = self.group.members();
-        let known = members.partition_count();
-        members.grow((known..count).map(|partition| floor(&self.store, self.key(partition))));
-        drop(members);
-        self.log.signal().notify();
+        if members.partitions() < count as usize {
+            members.grow(count);
+            drop(members);
+            self.log.signal().notify();
+        }
     }
 
     /// Settles a batch, and moves the placemark when the gapless prefix has grown. On return it is as durable as the
-    /// store's durability says.
+    /// store's durability says. Of a failed commit nothing is seen.
     pub(crate) fn settle(&self, partition: u32, batch: BatchId) -> Result<()> {
         let mut members = self.group.members();
-        let floor = members.settle(partition, batch)?;
+        let floor = members.settles_to(partition, batch)?;
         // Appended under the group's lock, so that placemarks are written in the order in which they move; waited for
         // without it, so that many threads share one sync.
-        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor)).transpose();
+        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor)).transpose()?;
+        members.settle(partition, batch)?;
         drop(members);
         self.log.signal().notify();
-        if let Some(commit) = commit? {
+        if let Some(commit) = commit {
             commit.wait()?;
         }
         self.store.env().background.lend_a_hand();
         Ok(())
     }
 
-    /// Keeps a batch from being taken back while a transaction commits it. Returns where its placemark goes.
-    pub(crate) fn begin_commit(&self, partition: u32, batch: BatchId) -> Result<(PlacemarkKey, u64)> {
-        let range = self.group.members().begin_commit(partition, batch)?;
-        Ok((self.key(partition), range.end))
+    /// Where the group began in a partition.
+    pub(crate) fn began_at(&self, partition: u32) -> u64 {
+        self.store.side().start(self.key(partition)).unwrap_or(0)
+    }
+
+    /// Keeps a batch from being taken back while a transaction commits it.
+    pub(crate) fn begin_commit(&self, partition: u32, batch: BatchId) -> Result<()> {
+        self.group.members().commit_begins(partition, batch)
     }
 
     /// A transaction has moved the placemark with its results.

@@ -1,325 +1,433 @@
-//! One group on one log, in memory: its members, who owns which partition, and how far each partition is.
+//! One group on one log: its members, and which of them owns which partition.
 //!
-//! A partition changes hands only when nothing of it is in flight, and nothing is read for its owner. Its progress stays
-//! with the group, so that the new owner goes on with exactly what is not settled. Since all members live in this
-//! process, joining and leaving are calls: there are no heartbeats, and nothing to time out.
+//! A partition has an owner, and an heir who is to own it according to the [assignment](super::assignment). While the
+//! two differ the owner is given nothing new, and once nothing of the partition is in flight it goes to the heir. What
+//! has been settled and dropped stays with the group, so that the heir goes on with exactly what is left.
+//!
+//! A read from the disk happens between [`Group::begin_fetch`] and [`Group::end_fetch`], so that it needs no lock; it
+//! holds nothing up. Whatever makes its outcome stale (a hand-over, a seek, a pause, another fetch) makes `end_fetch`
+//! refuse it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use crate::group::assignment::{MemberId, assign};
-use crate::group::progress::{BatchId, Fetch, Progress};
+use super::assignment::assign;
+use super::progress::{BatchId, Overtaken, Progress, Wanted};
 use crate::{Error, Result};
 
-/// The state of a group.
-#[derive(Debug, Default)]
-pub(crate) struct Membership {
-    members: BTreeMap<MemberId, Member>,
-    next_member: MemberId,
-    generation: u64,
-    partitions: Vec<Owned>,
+/// A member, by a number that its group never gives again. Numbers grow in the order of joining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MemberId(pub(super) u64);
+
+/// What a member promises about what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// What is handed out counts as settled at once.
+    AtMostOnce,
+    /// Any number of batches in flight, settled in any order.
+    AtLeastOnce,
+    /// One batch in flight for each partition, settled by a transaction.
+    ExactlyOnce,
+    /// The same, and the application knows the position.
+    ExactlyOnceFrom,
 }
 
-#[derive(Debug, Default)]
-struct Member {
-    /// The partition after the one that was delivered last, so that none starves.
-    turn: u32,
+impl Mode {
+    fn one_at_a_time(self) -> bool {
+        matches!(self, Self::ExactlyOnce | Self::ExactlyOnceFrom)
+    }
+
+    fn overtaken(self) -> Overtaken {
+        if self.one_at_a_time() { Overtaken::Fenced } else { Overtaken::Counts }
+    }
 }
 
+/// Leave to read a partition from a position, until something makes it stale.
 #[derive(Debug)]
-struct Owned {
-    owner: Option<MemberId>,
-    /// Who is to have it, once nothing is in flight.
-    heir: Option<MemberId>,
-    /// Whether its owner reads it now, outside the group's lock.
-    fetching: bool,
-    paused: bool,
-    /// Counts what makes a read in progress void: seeks, pauses and hand-overs.
-    changes: u64,
-    progress: Progress,
-}
-
-/// A read that a member has begun.
-#[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Fetch {
     pub(crate) partition: u32,
-    pub(crate) fetch: Fetch,
-    changes: u64,
+    /// Where to begin reading.
+    pub(crate) from: u64,
+    /// Where to stop at the latest, if anywhere.
+    pub(crate) until: Option<u64>,
+    /// The application is to be asked for the position first: see [`Group::loaded`].
+    pub(crate) load: bool,
+    member: MemberId,
+    number: u64,
 }
 
-impl Membership {
-    /// Adds partitions, each with the offset at which the group begins.
-    pub(crate) fn grow(&mut self, floors: impl IntoIterator<Item = u64>) {
-        let before = self.partitions.len();
-        self.partitions.extend(floors.into_iter().map(|floor| Owned {
-            owner: None,
-            heir: None,
-            fetching: false,
-            paused: false,
-            changes: 0,
-            progress: Progress::new(floor),
-        }));
-        if self.partitions.len() > before {
-            self.rebalance();
+/// What a fetch has found. If nothing, it is simply forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fetched {
+    /// Records, the last of them right before `end`; whoever gets them has until `deadline`.
+    Records { end: u64, deadline: Option<Duration> },
+    /// That there are no records before `end` any more.
+    Gap { end: u64 },
+}
+
+/// What follows from a fetch that was not stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// The batch that is now in flight: none at most once, and none over a gap.
+    pub(crate) batch: Option<BatchId>,
+    /// The new floor, if it moved.
+    pub(crate) floor: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    mode: Mode,
+    owned: BTreeSet<u32>,
+    /// The partition that was tried last: the next one has its turn.
+    last: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Share {
+    owner: Option<MemberId>,
+    heir: Option<MemberId>,
+    progress: Progress,
+    paused: bool,
+    /// The position is to be asked for: the owner is new, or a batch came back.
+    load: bool,
+    /// The fetch that may still end well.
+    fetch: Option<u64>,
+}
+
+impl Share {
+    fn new(at: u64) -> Self {
+        Self { owner: None, heir: None, progress: Progress::new(at), paused: false, load: true, fetch: None }
+    }
+
+    /// Whether this member may be given something now.
+    fn serves(&self, member: MemberId, mode: Mode) -> bool {
+        self.owner == Some(member)
+            && self.heir == self.owner
+            && !self.paused
+            && (self.progress.is_idle() || !mode.one_at_a_time())
+    }
+
+    fn disown(&mut self) {
+        self.owner = None;
+        self.paused = false;
+        self.fetch = None;
+    }
+}
+
+/// A group on one log.
+///
+/// After every call that takes `&mut self` a member that waits for records may have something to fetch, and
+/// [`next_deadline`](Self::next_deadline) may have changed.
+#[derive(Debug)]
+pub(crate) struct Group {
+    generation: u64,
+    members: BTreeMap<MemberId, Member>,
+    shares: Vec<Share>,
+    /// The partitions where something waits to be delivered again.
+    dropped: BTreeSet<u32>,
+    /// The partitions where something in flight has a deadline.
+    timed: BTreeSet<u32>,
+    next_member: u64,
+    next_fetch: u64,
+}
+
+impl Group {
+    /// A group without members, whose partitions go on at these positions.
+    pub(crate) fn new(positions: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            generation: 0,
+            members: BTreeMap::new(),
+            shares: positions.into_iter().map(Share::new).collect(),
+            dropped: BTreeSet::new(),
+            timed: BTreeSet::new(),
+            next_member: 0,
+            next_fetch: 0,
         }
     }
 
-    pub(crate) fn partition_count(&self) -> u32 {
-        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn join(&mut self) -> MemberId {
-        let id = self.next_member;
-        self.next_member += 1;
-        self.members.insert(id, Member::default());
-        self.rebalance();
-        id
-    }
-
-    /// A member leaves. Its batches in flight stay known: their partitions wait for them.
-    pub(crate) fn leave(&mut self, member: MemberId) {
-        if self.members.remove(&member).is_some() {
-            self.rebalance();
-        }
-    }
-
+    /// Counts the changes of membership and of the number of partitions.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Members, and partitions with batches in flight of members that have left.
-    pub(crate) fn active(&self) -> usize {
-        let orphaned = |owned: &&Owned| {
-            owned.progress.in_flight() > 0 && owned.owner.is_none_or(|owner| !self.members.contains_key(&owner))
-        };
-        self.members.len() + self.partitions.iter().filter(orphaned).count()
+    /// A member comes in, and gets its share as far as nothing of it is in flight.
+    pub(crate) fn join(&mut self, mode: Mode) -> MemberId {
+        let id = MemberId(self.next_member);
+        self.next_member += 1;
+        self.members.insert(id, Member { mode, owned: BTreeSet::new(), last: None });
+        self.rebalance();
+        id
     }
 
-    /// The partitions a member may read now.
+    /// A member goes. Its batches in flight stay known, and their partitions wait for them.
+    pub(crate) fn leave(&mut self, member: MemberId) {
+        let Some(gone) = self.members.remove(&member) else { return };
+        for partition in gone.owned {
+            if let Some(share) = self.share_mut(partition) {
+                share.disown();
+            }
+        }
+        self.rebalance();
+    }
+
+    /// The log has more partitions now; the new ones begin at 0.
+    pub(crate) fn grow(&mut self, partitions: u32) {
+        if partitions as usize > self.shares.len() {
+            self.shares.resize_with(partitions as usize, || Share::new(0));
+            self.rebalance();
+        }
+    }
+
+    /// How many partitions are known.
+    pub(crate) fn partitions(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// The partitions a member owns now, lowest first.
     pub(crate) fn owned(&self, member: MemberId) -> Vec<u32> {
-        let mine = |owned: &Owned| owned.owner == Some(member) && owned.heir == Some(member);
-        (0..).zip(&self.partitions).filter(|(_, owned)| mine(owned)).map(|(partition, _)| partition).collect()
+        self.members.get(&member).map(|member| member.owned.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Whether a member owns a partition now.
+    pub(crate) fn owns(&self, member: MemberId, partition: u32) -> bool {
+        self.share(partition).is_some_and(|share| share.owner == Some(member))
+    }
+
+    /// Members and batches in flight: what keeps a group from being reset.
+    pub(crate) fn active(&self) -> usize {
+        self.members.len() + self.shares.iter().map(|share| share.progress.in_flight()).sum::<usize>()
+    }
+
+    /// Whether nobody is left and nothing is in flight, so that the state can be forgotten.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.shares.iter().all(|share| share.progress.is_idle())
+    }
+
+    /// The next offset to be delivered.
+    pub(crate) fn position(&self, partition: u32) -> Option<u64> {
+        self.share(partition).map(|share| share.progress.position())
+    }
+
+    /// The next offset to be committed.
+    #[cfg(test)]
+    pub(crate) fn floor(&self, partition: u32) -> Option<u64> {
+        self.share(partition).map(|share| share.progress.floor())
+    }
+
+    /// Chooses what a member reads next and gives leave to read it; `None` when there is nothing for it.
+    ///
+    /// Partitions with dropped batches come first, then each partition has its turn. `ready` says whether a partition
+    /// has anything at or behind a position; it is not asked where the application has to be asked for the position.
+    pub(crate) fn begin_fetch(&mut self, member: MemberId, ready: impl FnMut(u32, u64) -> bool) -> Option<Fetch> {
+        let partition = self.choose(member, ready)?;
+        let joined = self.members.get_mut(&member)?;
+        joined.last = Some(partition);
+        let load = joined.mode == Mode::ExactlyOnceFrom;
+        let number = self.next_fetch;
+        self.next_fetch += 1;
+        let share = self.share_mut(partition)?;
+        share.fetch = Some(number);
+        let Wanted { from, until } = share.progress.next_fetch();
+        Some(Fetch { partition, from, until, load: load && share.load, member, number })
+    }
+
+    /// The application has said where the partition goes on: the fetch does, unless it is stale.
+    #[expect(clippy::needless_pass_by_value, reason = "a fetch is used up")]
+    pub(crate) fn loaded(&mut self, fetch: Fetch, position: u64) -> Option<Fetch> {
+        let share = self.current(&fetch)?;
+        share.progress.seek(position, Overtaken::Fenced);
+        share.load = false;
+        self.touched(fetch.partition);
+        Some(Fetch { from: position, until: None, load: false, ..fetch })
+    }
+
+    /// Hands out what was read. `None` when the fetch is stale: then nothing of it may be handed out.
+    #[expect(clippy::needless_pass_by_value, reason = "a fetch is used up")]
+    pub(crate) fn end_fetch(&mut self, fetch: Fetch, fetched: Fetched) -> Option<Delivered> {
+        let mode = self.members.get(&fetch.member)?.mode;
+        let share = self.current(&fetch)?;
+        share.fetch = None;
+        let (Fetched::Records { end, .. } | Fetched::Gap { end }) = fetched;
+        debug_assert!(fetch.until.is_none_or(|until| end <= until), "what follows a dropped range has its own owner");
+        let range = fetch.from..end;
+        let delivered = match fetched {
+            Fetched::Records { deadline, .. } if mode != Mode::AtMostOnce => {
+                Delivered { batch: Some(share.progress.delivered(range, deadline)), floor: None }
+            }
+            _ => Delivered { batch: None, floor: share.progress.pass(range) },
+        };
+        self.touched(fetch.partition);
+        Some(delivered)
+    }
+
+    /// Whether what a fetch reads could still be handed out.
+    pub(crate) fn is_current(&self, fetch: &Fetch) -> bool {
+        self.members.get(&fetch.member).is_some_and(|member| {
+            self.share(fetch.partition)
+                .is_some_and(|share| share.fetch == Some(fetch.number) && share.serves(fetch.member, member.mode))
+        })
+    }
+
+    /// What [`settle`](Self::settle) would answer; changes nothing.
+    pub(crate) fn settles_to(&self, partition: u32, batch: BatchId) -> Result<Option<u64>> {
+        self.share(partition).ok_or(Error::Fenced)?.progress.settles_to(batch)
+    }
+
+    /// A transaction is about to decide on a batch: until it is settled or dropped, hand-over waits for it whatever its
+    /// deadline, and no seek fences it.
+    pub(crate) fn commit_begins(&mut self, partition: u32, batch: BatchId) -> Result<()> {
+        self.share_mut(partition).ok_or(Error::Fenced)?.progress.commit_begins(batch)?;
+        self.touched(partition);
+        Ok(())
+    }
+
+    /// A batch has been processed. Answers the new floor if it moved; `Fenced`, with nothing changed, when the batch is
+    /// no longer in flight: it was taken back, or fenced by a seek.
+    pub(crate) fn settle(&mut self, partition: u32, batch: BatchId) -> Result<Option<u64>> {
+        let floor = self.share_mut(partition).ok_or(Error::Fenced)?.progress.settle(batch)?;
+        self.touched(partition);
+        Ok(floor)
+    }
+
+    /// A batch was dropped unsettled: it is delivered again, if it was still in flight.
+    pub(crate) fn drop_batch(&mut self, partition: u32, batch: BatchId) {
+        if let Some(share) = self.share_mut(partition)
+            && share.progress.drop_batch(batch)
+        {
+            share.load = true;
+            self.touched(partition);
+        }
+    }
+
+    /// Takes back the batches whose deadline has come. Answers whether there were any.
+    pub(crate) fn expire(&mut self, now: Duration) -> bool {
+        let late = |share: &Share| share.progress.next_deadline().is_some_and(|deadline| deadline <= now);
+        let due: Vec<u32> =
+            self.timed.iter().copied().filter(|partition| self.share(*partition).is_some_and(late)).collect();
+        for partition in &due {
+            if let Some(share) = self.share_mut(*partition) {
+                share.progress.expire(now);
+                share.load = true;
+            }
+            self.touched(*partition);
+        }
+        !due.is_empty()
+    }
+
+    /// When the next batch is to be taken back.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.timed.iter().filter_map(|partition| self.share(*partition)?.progress.next_deadline()).min()
+    }
+
+    /// Lets a partition go on at another position. `Fenced` when it is not this member's.
+    ///
+    /// Batches in flight from before can still be settled in the modes that may repeat, and are fenced in the others.
+    pub(crate) fn seek(&mut self, member: MemberId, partition: u32, to: u64) -> Result<()> {
+        let overtaken = self.members.get(&member).ok_or(Error::Fenced)?.mode.overtaken();
+        let share = self.owned_mut(member, partition)?;
+        share.progress.seek(to, overtaken);
+        share.fetch = None;
+        share.load = false;
+        self.touched(partition);
+        Ok(())
+    }
+
+    /// Gives a member nothing of a partition until it [resumes](Self::resume) or the partition has another owner.
+    /// `Fenced` when it is not this member's.
+    pub(crate) fn pause(&mut self, member: MemberId, partition: u32) -> Result<()> {
+        let share = self.owned_mut(member, partition)?;
+        share.paused = true;
+        share.fetch = None;
+        Ok(())
+    }
+
+    /// Ends a pause. `Fenced` when the partition is not this member's.
+    pub(crate) fn resume(&mut self, member: MemberId, partition: u32) -> Result<()> {
+        self.owned_mut(member, partition)?.paused = false;
+        Ok(())
+    }
+
+    fn share(&self, partition: u32) -> Option<&Share> {
+        self.shares.get(partition as usize)
+    }
+
+    fn share_mut(&mut self, partition: u32) -> Option<&mut Share> {
+        self.shares.get_mut(partition as usize)
+    }
+
+    fn owned_mut(&mut self, member: MemberId, partition: u32) -> Result<&mut Share> {
+        self.share_mut(partition).filter(|share| share.owner == Some(member)).ok_or(Error::Fenced)
+    }
+
+    fn current(&mut self, fetch: &Fetch) -> Option<&mut Share> {
+        if self.is_current(fetch) { self.share_mut(fetch.partition) } else { None }
+    }
+
+    fn choose(&self, id: MemberId, mut ready: impl FnMut(u32, u64) -> bool) -> Option<u32> {
+        let member = self.members.get(&id)?;
+        let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, member.mode));
+        in_turn(&self.dropped, member.last).find(|partition| serves(*partition).is_some()).or_else(|| {
+            in_turn(&member.owned, member.last).find(|partition| {
+                serves(*partition).is_some_and(|share| {
+                    (member.mode == Mode::ExactlyOnceFrom && share.load) || ready(*partition, share.progress.position())
+                })
+            })
+        })
     }
 
     fn rebalance(&mut self) {
         self.generation += 1;
-        let mut held: BTreeMap<MemberId, BTreeSet<u32>> =
-            self.members.keys().map(|member| (*member, BTreeSet::new())).collect();
-        for (partition, owned) in (0..).zip(&self.partitions) {
-            if let Some(holds) = owned.heir.and_then(|heir| held.get_mut(&heir)) {
-                holds.insert(partition);
-            }
-        }
-        let heirs = assign(&held, self.partition_count());
-        for (at, owned) in self.partitions.iter_mut().enumerate() {
-            owned.heir = heirs.get(at).copied();
-            owned.hand_over();
+        let members: Vec<MemberId> = self.members.keys().copied().collect();
+        let held: Vec<Option<MemberId>> = self.shares.iter().map(|share| share.owner).collect();
+        for ((partition, share), heir) in (0..).zip(&mut self.shares).zip(assign(&members, &held)) {
+            share.heir = heir;
+            hand_over(partition, share, &mut self.members);
         }
     }
 
-    /// Begins a read for `member`: the next of its partitions that is not paused, of which `ready` says that it has
-    /// something at the position; one with a dropped batch first. With `alone`, none that has a batch in flight.
-    pub(crate) fn begin_read(
-        &mut self,
-        member: MemberId,
-        alone: bool,
-        mut ready: impl FnMut(u32, &Fetch) -> bool,
-    ) -> Option<Reading> {
-        let count = self.partition_count();
-        let turn = self.members.get(&member)?.turn;
-        let mut readable = |partition: u32, dropped: bool| {
-            self.get(partition).is_some_and(|owned| {
-                let mine = owned.owner == Some(member) && owned.heir == Some(member);
-                let busy = owned.paused || owned.fetching || (alone && owned.progress.in_flight() > 0);
-                let fetch = owned.progress.next_fetch();
-                mine && !busy && (!dropped || fetch.until.is_some()) && ready(partition, &fetch)
-            })
-        };
-        let in_turn = |step: u32| (turn + step) % count;
-        let dropped = (0..count).map(in_turn).find(|partition| readable(*partition, true));
-        let partition = dropped.or_else(|| (0..count).map(in_turn).find(|partition| readable(*partition, false)))?;
-        if let Some(member) = self.members.get_mut(&member) {
-            member.turn = partition + 1;
-        }
-        let owned = self.get_mut(partition).ok()?;
-        owned.fetching = true;
-        Some(Reading { partition, fetch: owned.progress.next_fetch(), changes: owned.changes })
-    }
-
-    /// Ends a read. The partition's progress, if what was read may be delivered; `None` if it was sought, paused or is
-    /// to be handed over: then what was read is forgotten.
-    pub(crate) fn end_read(&mut self, reading: &Reading) -> Option<&mut Progress> {
-        let owned = self.get_mut(reading.partition).ok()?;
-        owned.fetching = false;
-        let valid = owned.changes == reading.changes && owned.owner == owned.heir && owned.owner.is_some();
-        if !valid {
-            owned.hand_over();
-            return None;
-        }
-        Some(&mut owned.progress)
-    }
-
-    /// Settles a batch. Returns the floor, when that moved it.
-    pub(crate) fn settle(&mut self, partition: u32, batch: BatchId) -> Result<Option<u64>> {
-        let owned = self.get_mut(partition)?;
-        let floor = owned.progress.settle(batch)?;
-        owned.hand_over();
-        Ok(floor)
-    }
-
-    pub(crate) fn begin_commit(&mut self, partition: u32, batch: BatchId) -> Result<Range<u64>> {
-        self.get_mut(partition)?.progress.begin_commit(batch)
-    }
-
-    pub(crate) fn drop_batch(&mut self, partition: u32, batch: BatchId) {
-        if let Ok(owned) = self.get_mut(partition) {
-            owned.progress.drop_batch(batch);
-            owned.hand_over();
-        }
-    }
-
-    /// Takes back batches that were held too long; true when there were any.
-    pub(crate) fn expire(&mut self, now: Duration) -> bool {
-        let mut any = false;
-        for owned in &mut self.partitions {
-            if owned.progress.expire(now) {
-                any = true;
-                owned.hand_over();
-            }
-        }
-        any
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.partitions.iter().filter_map(|owned| owned.progress.next_deadline()).min()
-    }
-
-    /// The progress of a partition that `member` owns.
-    pub(crate) fn progress(&self, member: MemberId, partition: u32) -> Option<&Progress> {
-        self.get(partition).filter(|owned| owned.owner == Some(member)).map(|owned| &owned.progress)
-    }
-
-    /// Moves the position of a partition that `member` owns.
-    pub(crate) fn seek(&mut self, member: MemberId, partition: u32, to: u64, fence: bool) -> Result<()> {
-        let owned = self.mine(member, partition)?;
-        owned.changes += 1;
-        owned.progress.seek(to, fence);
-        Ok(())
-    }
-
-    pub(crate) fn set_paused(&mut self, member: MemberId, partition: u32, paused: bool) -> Result<()> {
-        let owned = self.mine(member, partition)?;
-        owned.changes += 1;
-        owned.paused = paused;
-        Ok(())
-    }
-
-    fn mine(&mut self, member: MemberId, partition: u32) -> Result<&mut Owned> {
-        let owned = self.get_mut(partition)?;
-        if owned.owner == Some(member) && owned.heir == Some(member) { Ok(owned) } else { Err(Error::Fenced) }
-    }
-
-    fn get(&self, partition: u32) -> Option<&Owned> {
-        self.partitions.get(usize::try_from(partition).ok()?)
-    }
-
-    fn get_mut(&mut self, partition: u32) -> Result<&mut Owned> {
-        let at = usize::try_from(partition).unwrap_or(usize::MAX);
-        self.partitions.get_mut(at).ok_or(Error::Fenced)
+    /// Draws the consequences of what has changed in a partition.
+    fn touched(&mut self, partition: u32) {
+        let Some(share) = self.shares.get_mut(partition as usize) else { return };
+        keep(&mut self.dropped, partition, share.progress.has_dropped());
+        keep(&mut self.timed, partition, share.progress.next_deadline().is_some());
+        hand_over(partition, share, &mut self.members);
     }
 }
 
-impl Owned {
-    /// Gives the partition to its heir, when nothing of it is in flight.
-    fn hand_over(&mut self) {
-        if self.owner != self.heir && self.progress.in_flight() == 0 && !self.fetching {
-            self.owner = self.heir;
-            // A pause is its owner's, and ends with it.
-            self.paused = false;
-            self.changes += 1;
-        }
+/// Gives a partition to its heir, if that is another than its owner and nothing is in flight.
+fn hand_over(partition: u32, share: &mut Share, members: &mut BTreeMap<MemberId, Member>) {
+    if share.owner == share.heir || !share.progress.is_idle() {
+        return;
     }
+    if let Some(owner) = share.owner.and_then(|owner| members.get_mut(&owner)) {
+        owner.owned.remove(&partition);
+    }
+    share.disown();
+    if let Some(heir) = share.heir.and_then(|heir| members.get_mut(&heir)) {
+        heir.owned.insert(partition);
+        share.owner = share.heir;
+        share.load = true;
+    }
+}
+
+fn keep(set: &mut BTreeSet<u32>, partition: u32, wanted: bool) {
+    if wanted {
+        set.insert(partition);
+    } else {
+        set.remove(&partition);
+    }
+}
+
+/// The partitions that follow the last one, then the others up to and including it.
+fn in_turn(partitions: &BTreeSet<u32>, last: Option<u32>) -> impl Iterator<Item = u32> {
+    let after = last.map_or(Unbounded, Excluded);
+    let rest = last.map(|last| partitions.range(..=last));
+    partitions.range((after, Unbounded)).chain(rest.into_iter().flatten()).copied()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn group(partitions: usize) -> Membership {
-        let mut group = Membership::default();
-        group.grow(std::iter::repeat_n(0, partitions));
-        group
-    }
-
-    fn take(group: &mut Membership, member: MemberId) -> (u32, BatchId) {
-        let reading = group.begin_read(member, false, |_, _| true).unwrap();
-        let range = reading.fetch.from..reading.fetch.from + 10;
-        let id = group.end_read(&reading).unwrap().deliver(range, None);
-        (reading.partition, id)
-    }
-
-    #[test]
-    fn a_partition_moves_only_after_its_batches_in_flight_are_settled_or_dropped() {
-        let mut group = group(2);
-        let a = group.join();
-        let (first, one) = take(&mut group, a);
-        let (second, two) = take(&mut group, a);
-        let b = group.join();
-        assert_eq!(group.owned(b), vec![]);
-        assert_eq!(group.owned(a).len(), 1, "the one that is to move is read no more");
-        let moved = if group.owned(a).contains(&first) { (second, two) } else { (first, one) };
-        group.settle(moved.0, moved.1).unwrap();
-        assert_eq!(group.owned(b), vec![moved.0]);
-        assert!(matches!(group.settle(moved.0, moved.1), Err(Error::Fenced)));
-    }
-
-    #[test]
-    fn a_batch_that_outlives_its_member_keeps_the_partition_and_the_group_active() {
-        let mut group = group(1);
-        let a = group.join();
-        let (partition, batch) = take(&mut group, a);
-        group.leave(a);
-        let b = group.join();
-        assert!(group.begin_read(b, false, |_, _| true).is_none());
-        group.leave(b);
-        assert_eq!(group.active(), 1);
-        assert_eq!(group.settle(partition, batch).unwrap(), Some(10));
-        assert_eq!(group.active(), 0);
-    }
-
-    #[test]
-    fn what_was_read_before_a_seek_a_pause_or_a_hand_over_is_not_delivered() {
-        let mut group = group(2);
-        let a = group.join();
-        let reading = group.begin_read(a, false, |_, _| true).unwrap();
-        group.seek(a, reading.partition, 7, false).unwrap();
-        assert!(group.end_read(&reading).is_none());
-        let reading = group.begin_read(a, false, |_, _| true).unwrap();
-        group.set_paused(a, reading.partition, true).unwrap();
-        assert!(group.end_read(&reading).is_none());
-        let other = group.begin_read(a, false, |_, _| true).unwrap();
-        assert_ne!(other.partition, reading.partition, "a paused partition is not read");
-        assert!(group.end_read(&other).is_some());
-        let other = group.begin_read(a, false, |_, _| true).unwrap();
-        let b = group.join();
-        let lost = group.end_read(&other).is_none();
-        assert_eq!(lost, group.owned(b).contains(&other.partition));
-    }
-
-    #[test]
-    fn a_batch_held_too_long_goes_to_the_next_owner() {
-        let mut group = group(1);
-        let a = group.join();
-        let reading = group.begin_read(a, true, |_, _| true).unwrap();
-        let id = group.end_read(&reading).unwrap().deliver(0..10, Some(Duration::from_secs(1)));
-        assert!(group.begin_read(a, true, |_, _| true).is_none(), "one batch at a time");
-        assert_eq!(group.next_deadline(), Some(Duration::from_secs(1)));
-        group.leave(a);
-        let b = group.join();
-        assert!(group.expire(Duration::from_secs(1)));
-        assert!(matches!(group.settle(0, id), Err(Error::Fenced)));
-        let reading = group.begin_read(b, true, |_, _| true).unwrap();
-        assert_eq!(reading.fetch, Fetch { from: 0, until: Some(10) });
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use crate::group::Membership;
+use crate::group::Group;
 use crate::partition::lock;
 use crate::storage::Stopwatch;
 use crate::types::GroupId;
@@ -15,18 +15,16 @@ pub(crate) struct GroupState {
     pub(crate) id: GroupId,
     pub(crate) name: String,
     /// Who reads what, and how far. Locks of the side log are taken under it, none of a partition's.
-    members: Mutex<Membership>,
+    members: Mutex<Group>,
     clock: Stopwatch,
 }
 
 impl GroupState {
     pub(crate) fn new(id: GroupId, name: &str, floors: impl IntoIterator<Item = u64>) -> Self {
-        let mut members = Membership::default();
-        members.grow(floors);
-        Self { id, name: name.to_owned(), members: Mutex::new(members), clock: Stopwatch::start() }
+        Self { id, name: name.to_owned(), members: Mutex::new(Group::new(floors)), clock: Stopwatch::start() }
     }
 
-    pub(crate) fn members(&self) -> MutexGuard<'_, Membership> {
+    pub(crate) fn members(&self) -> MutexGuard<'_, Group> {
         lock(&self.members)
     }
 

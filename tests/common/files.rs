@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -90,6 +91,18 @@ pub(crate) fn image(store: &Path) -> TempDir {
     copy
 }
 
+/// The same, unless something changed in the midst of copying: a copy is not the work of one moment, a kill is.
+pub(crate) fn image_at_rest(store: &Path) -> Option<TempDir> {
+    let before = try_contents(store).ok()?;
+    let copy = scratch();
+    for (path, bytes) in &before {
+        let target = copy.path().join(path.strip_prefix(store).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, bytes).unwrap();
+    }
+    (try_contents(store).ok()? == before).then_some(copy)
+}
+
 fn copy_into(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -105,11 +118,17 @@ fn copy_into(from: &Path, to: &Path) {
 
 /// Every file below a directory with its bytes, to see that nothing was changed.
 pub(crate) fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    try_contents(directory).unwrap()
+}
+
+/// The same of a directory in use, where a file that was listed may be gone before it is read.
+pub(crate) fn try_contents(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
     visit(directory, &mut |path| {
-        files.insert(path.to_path_buf(), fs::read(path).unwrap());
-    });
-    files
+        files.insert(path.to_path_buf(), fs::read(path)?);
+        Ok(())
+    })?;
+    Ok(files)
 }
 
 /// The disk that a directory takes with all that is in it, in bytes. Files that go away meanwhile take none.
@@ -124,13 +143,10 @@ pub(crate) fn disk_bytes(directory: &Path) -> u64 {
     })
 }
 
-fn visit(directory: &Path, act: &mut impl FnMut(&Path)) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            visit(&path, act);
-        } else {
-            act(&path);
-        }
+fn visit(directory: &Path, act: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { visit(&path, act)? } else { act(&path)? }
     }
+    Ok(())
 }
