@@ -83,9 +83,9 @@ impl Pos {
         self.0 as usize
     }
 
-    /// The next multiple of eight.
+    /// The next multiple of eight; past the last one that there is it is a place where nothing begins.
     pub(crate) const fn aligned(self) -> Self {
-        Self(self.0.next_multiple_of(8))
+        Self(self.0.div_ceil(8).saturating_mul(8))
     }
 }
 

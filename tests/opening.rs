@@ -202,6 +202,9 @@ fn an_orphan_index_goes_and_foreign_files_stay() {
         dir.path().join("logs").join("orders").join("note.txt"),
         directory.join("note.txt"),
         directory.join("7.log"),
+        directory.join("7.index"),
+        directory.join("note.index"),
+        directory.join("note.new"),
         directory.join("00000000000000000000.log.bak"),
     ];
     for path in &foreign {

@@ -1,6 +1,21 @@
 //! Numbers and strings in bytes: the frame around every small file, and a reader that never reads past the end.
 
-use crate::format::{DecodeError, VERSION};
+use crate::format::{DecodeError, Ident, VERSION};
+use crate::types::LogId;
+
+/// Writes a field of a fixed place. There must be room: fields lie within what their constants say.
+#[inline]
+pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *field = value;
+    }
+}
+
+/// A field of a fixed place.
+#[inline]
+pub(super) fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
 
 /// Takes values off the front of a slice; `None` when too few bytes are left.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +64,11 @@ impl<'a> Fields<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
+    /// Store, log and partition.
+    pub(super) fn ident(&mut self) -> Option<Ident> {
+        Some(Ident { store: self.u128()?, log: LogId(self.u32()?), partition: self.u32()? })
+    }
+
     /// A number of one to ten bytes, seven bits in each (LEB128).
     pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
@@ -84,9 +104,17 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// Where the body of a small file begins, behind magic and version.
+const BODY: usize = MAGIC_LEN + 4;
+const MAGIC_LEN: usize = 8;
+const CRC_LEN: usize = 4;
+
+/// Bytes of a small file beside its body.
+pub(super) const AROUND: usize = BODY + CRC_LEN;
+
 /// A small file: magic, version, body, and the CRC-32 of all that.
-pub(super) fn wrap(magic: [u8; 8], body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 16);
+pub(super) fn wrap(magic: [u8; MAGIC_LEN], body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(AROUND + body.len());
     out.extend_from_slice(&magic);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(body);
@@ -95,23 +123,27 @@ pub(super) fn wrap(magic: [u8; 8], body: &[u8]) -> Vec<u8> {
 }
 
 /// The body of a small file.
-pub(super) fn unwrap(magic: [u8; 8], bytes: &[u8]) -> Result<&[u8], DecodeError> {
+pub(super) fn unwrap(magic: [u8; MAGIC_LEN], bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let damaged = |position: usize, reason| DecodeError::Damaged { position: position as u64, reason };
-    let Some((inner, crc)) = bytes.split_last_chunk::<4>() else { return Err(damaged(0, "the file is too short")) };
-    let Some((found, rest)) = inner.split_first_chunk::<8>() else { return Err(damaged(0, "the file is too short")) };
-    let Some((version, body)) = rest.split_first_chunk::<4>() else {
-        return Err(damaged(8, "the file is too short"));
-    };
+    let short = || damaged(bytes.len(), "the file is too short");
+    let (inner, crc) = bytes.split_last_chunk::<CRC_LEN>().ok_or_else(short)?;
+    let (found, rest) = inner.split_first_chunk::<MAGIC_LEN>().ok_or_else(short)?;
+    let (version, body) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     if *found != magic {
         return Err(damaged(0, "the file does not begin as one of its kind does"));
     }
     let version = u32::from_le_bytes(*version);
     if crc32fast::hash(inner) != u32::from_le_bytes(*crc) {
-        // A version that is not ours may put its checksum elsewhere.
-        if version != VERSION && version > 0 && version < 1 << 16 {
+        if is_other_version(version) {
             return Err(DecodeError::Version { found: version });
         }
         return Err(damaged(inner.len(), "the file's checksum does not match"));
     }
     if version == VERSION { Ok(body) } else { Err(DecodeError::Version { found: version }) }
+}
+
+/// Whether a file of ours whose checksum does not hold was written by another version, which may put its checksum
+/// elsewhere: it has a number that may come to be. A flipped bit in the number looks the same; nothing is lost by it.
+pub(super) fn is_other_version(version: u32) -> bool {
+    version != VERSION && (1..1 << 16).contains(&version)
 }

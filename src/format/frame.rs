@@ -1,6 +1,7 @@
 //! The frame: the unit of atomicity.
 
 use crate::format::Seed;
+use crate::format::fields::{get, put};
 use crate::types::{Millis, Pos};
 
 const LENGTH: usize = 0;
@@ -12,6 +13,9 @@ const COUNT_AND_FLAGS: usize = TIME_AND_CHECK + 8;
 
 /// Bytes of a frame's header, without what its flags add.
 pub(crate) const FRAME_HEADER: usize = COUNT_AND_FLAGS + 4;
+
+/// Most bytes that [`FrameHeader::parse`] looks at. No frame is shorter.
+pub(crate) const PARSED: usize = FRAME_HEADER + SPAN;
 
 /// What the checksum does not cover.
 const UNCOVERED: usize = OFFSET_DELTA;
@@ -25,13 +29,14 @@ const PRODUCER: usize = 4 + 4 + 8;
 /// Least bytes of a record.
 const LEAST_RECORD: usize = 8;
 
-/// Most records in one frame: they are counted in 24 bits.
+/// Most records in one frame, and most offsets that it takes: they are counted in 24 bits.
 pub(crate) const MAX_FRAME_RECORDS: u32 = (1 << 24) - 1;
 
 const FLAG_PRODUCER: u8 = 1;
 const FLAG_SPARSE: u8 = 2;
 
 const _: () = assert!(FRAME_HEADER == 28);
+const _: () = assert!(PARSED <= FRAME_HEADER + LEAST_RECORD);
 const _: () = assert!(FRAME_HEADER + LEAST_RECORD == 36, "a plain record costs 36 bytes over its value");
 
 /// What the appender knows of a frame besides its records.
@@ -65,6 +70,8 @@ pub(crate) struct FrameHeader {
     pub(crate) durable: u32,
     pub(crate) timestamp: Millis,
     pub(crate) count: u32,
+    /// How many offsets the frame takes: the next one follows its last record's, which may not be its count.
+    pub(crate) span: u32,
     check: u16,
     flags: u8,
 }
@@ -82,14 +89,14 @@ pub(crate) fn frame_len_of(records: usize, producer: Option<&ProducerStamp>, spa
 
 #[inline]
 fn word(bytes: &[u8; FRAME_HEADER], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |field| u32::from_le_bytes(*field))
+    get(bytes, at).map_or(0, u32::from_le_bytes)
 }
 
 impl FrameHeader {
-    /// The header at the front of `bytes`; `None` when nothing is there, or what is there cannot be a frame.
+    /// The header at the front of `frame`; `None` when nothing is there, or what is there cannot be a frame.
     #[inline]
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.first_chunk::<FRAME_HEADER>()?;
+    pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
+        let bytes = frame.first_chunk::<FRAME_HEADER>()?;
         let length = word(bytes, LENGTH);
         let (low, high) = (word(bytes, TIME_AND_CHECK), word(bytes, TIME_AND_CHECK + 4));
         let last = word(bytes, COUNT_AND_FLAGS);
@@ -100,6 +107,7 @@ impl FrameHeader {
         {
             return None;
         }
+        let span = if flags & FLAG_SPARSE == 0 { count } else { Self::wide(frame, count)? };
         Some(Self {
             length,
             offset_delta: word(bytes, OFFSET_DELTA),
@@ -107,8 +115,16 @@ impl FrameHeader {
             timestamp: Millis(u64::from(low) | u64::from(high & 0xffff) << 32),
             check: u16::try_from(high >> 16).unwrap_or(0),
             count,
+            span,
             flags,
         })
+    }
+
+    /// The span of a frame with gaps.
+    #[cold]
+    fn wide(frame: &[u8], count: u32) -> Option<u32> {
+        let span = get(frame, FRAME_HEADER).map(u32::from_le_bytes)?;
+        (span > count && span <= MAX_FRAME_RECORDS).then_some(span)
     }
 
     #[inline]
@@ -128,17 +144,8 @@ impl FrameHeader {
     #[inline]
     pub(crate) fn plausible(&self, seed: Seed, pos: Pos) -> bool {
         let last = self.count | u32::from(self.flags) << 24;
-        self.check == check(seed, pos, self.length, self.offset_delta, self.durable, self.timestamp, last)
-    }
-
-    /// How many offsets the frame takes: the next one follows its last record's, which may not be its count.
-    #[inline]
-    pub(crate) fn span(&self, frame: &[u8]) -> u32 {
-        if self.flags & FLAG_SPARSE == 0 {
-            return self.count;
-        }
-        let field = frame.get(FRAME_HEADER..).and_then(|rest| rest.first_chunk::<SPAN>());
-        field.map_or(self.count, |field| u32::from_le_bytes(*field).max(self.count))
+        let start = seed.at(pos) ^ (self.span - self.count);
+        self.check == check(start, self.length, self.offset_delta, self.durable, self.timestamp, last)
     }
 }
 
@@ -146,8 +153,7 @@ impl FrameHeader {
 #[inline]
 pub(crate) fn verify_frame(frame: &[u8], seed: Seed, pos: Pos) -> bool {
     let Some((_, covered)) = frame.split_at_checked(UNCOVERED) else { return false };
-    let Some(stored) = frame.get(CRC..).and_then(|rest| rest.first_chunk()) else { return false };
-    crc(seed, pos, covered) == u32::from_le_bytes(*stored)
+    get(frame, CRC).is_some_and(|stored| crc(seed, pos, covered) == u32::from_le_bytes(stored))
 }
 
 /// Completes a frame whose records are in place: writes every field of its header but the length, which stays zero and
@@ -169,7 +175,8 @@ pub(crate) fn seal_frame(frame: &mut [u8], seed: Seed, pos: Pos, stamp: &FrameSt
         put(frame, at + 8, producer.sequence.to_le_bytes());
     }
     let last = stamp.count | u32::from(flags) << 24;
-    let check = check(seed, pos, length, stamp.offset_delta, stamp.durable, stamp.timestamp, last);
+    let start = seed.at(pos) ^ stamp.span.wrapping_sub(stamp.count);
+    let check = check(start, length, stamp.offset_delta, stamp.durable, stamp.timestamp, last);
     let time = stamp.timestamp.0 & Millis::MAX.0 | u64::from(check) << 48;
     if let Some(header) = frame.first_chunk_mut::<FRAME_HEADER>() {
         put(header, LENGTH, [0; 4]);
@@ -184,23 +191,16 @@ pub(crate) fn seal_frame(frame: &mut [u8], seed: Seed, pos: Pos, stamp: &FrameSt
 }
 
 #[inline]
-fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
-    if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
-        *field = value;
-    }
-}
-
-#[inline]
 fn crc(seed: Seed, pos: Pos, covered: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed.at(pos));
     hasher.update(covered);
     hasher.finalize()
 }
 
-/// Sixteen bits that mix all of the header with its place (multiply and fold).
+/// Sixteen bits that mix all of the header with its place, from which `start` comes, and its gaps (multiply and fold).
 #[inline]
-fn check(seed: Seed, pos: Pos, length: u32, delta: u32, durable: u32, time: Millis, last: u32) -> u16 {
-    let a = u64::from(seed.at(pos)) << 32 | u64::from(length);
+fn check(start: u32, length: u32, delta: u32, durable: u32, time: Millis, last: u32) -> u16 {
+    let a = u64::from(start) << 32 | u64::from(length);
     let b = u64::from(delta) << 32 | u64::from(durable);
     let c = time.0 & Millis::MAX.0 ^ u64::from(last) << 32;
     let mixed = (a ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9)

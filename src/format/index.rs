@@ -1,8 +1,8 @@
 //! The file beside a segment: where some of its frames are.
 
 use crate::format::Ident;
-use crate::format::fields::{Fields, unwrap, wrap};
-use crate::types::{LogId, Millis, Pos};
+use crate::format::fields::{AROUND, Fields, unwrap, wrap};
+use crate::types::{Millis, Pos};
 
 const MAGIC: [u8; 8] = *b"PLMKIDX1";
 
@@ -17,14 +17,20 @@ pub(crate) struct IndexEntry {
     pub(crate) newest_before: Millis,
 }
 
-const ENTRY: usize = 20;
+/// Whose index it is, and what it covers.
+const HEAD: usize = Ident::LEN + 8 + 4;
+/// One entry.
+const ENTRY: usize = 8 + 4 + 8;
+
+/// Length of the file of an index with so many entries.
+pub(crate) const fn index_len(entries: usize) -> usize {
+    AROUND + HEAD + entries * ENTRY
+}
 
 /// The index of a segment whose frames end at `covered`.
 pub(crate) fn encode_index(ident: &Ident, base: u64, covered: u32, entries: &[IndexEntry]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(36 + entries.len() * ENTRY);
-    body.extend_from_slice(&ident.store.to_le_bytes());
-    body.extend_from_slice(&ident.log.0.to_le_bytes());
-    body.extend_from_slice(&ident.partition.to_le_bytes());
+    let mut body = Vec::with_capacity(HEAD + entries.len() * ENTRY);
+    body.extend_from_slice(&ident.encode());
     body.extend_from_slice(&base.to_le_bytes());
     body.extend_from_slice(&covered.to_le_bytes());
     for entry in entries {
@@ -38,10 +44,7 @@ pub(crate) fn encode_index(ident: &Ident, base: u64, covered: u32, entries: &[In
 /// What the index covers, and its entries; `None` when it is not the intact index of this segment.
 pub(crate) fn decode_index(bytes: &[u8], ident: &Ident, base: u64) -> Option<(u32, Vec<IndexEntry>)> {
     let mut fields = Fields::new(unwrap(MAGIC, bytes).ok()?);
-    let store = fields.u128()?;
-    let log = LogId(fields.u32()?);
-    let partition = fields.u32()?;
-    if (Ident { store, log, partition }) != *ident || fields.u64()? != base {
+    if fields.ident()? != *ident || fields.u64()? != base {
         return None;
     }
     let covered = fields.u32()?;

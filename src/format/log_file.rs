@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::format::DecodeError;
-use crate::format::fields::{Fields, unwrap, wrap};
+use crate::format::fields::{AROUND, Fields, unwrap, wrap};
 use crate::types::LogId;
 use crate::{Compaction, Durability, LogOptions, Retention};
 
@@ -17,7 +17,14 @@ pub(crate) struct LogFile {
     pub(crate) options: LogOptions,
 }
 
+/// An option: whether it is set, and its value.
+const OPTION: usize = 1 + 8;
+const OPTIONS: usize = 11;
+
 impl LogFile {
+    /// Bytes of the file.
+    pub(crate) const LEN: usize = AROUND + 16 + 4 + OPTIONS * OPTION;
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let options = &self.options;
         let mut body = self.store.to_le_bytes().to_vec();
@@ -98,7 +105,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An option: whether it is set, and its value.
 fn put(body: &mut Vec<u8>, value: Option<u64>) {
     body.push(u8::from(value.is_some()));
     body.extend_from_slice(&value.unwrap_or(0).to_le_bytes());

@@ -1,10 +1,19 @@
 //! The manifest of a partition: what tells a hole from a legal gap.
 
 use crate::format::fields::{Fields, unwrap, wrap};
-use crate::format::{DecodeError, Ident};
-use crate::types::{CacheIdentity, LogId, Millis, Pos};
+use crate::format::{DecodeError, Ident, SegmentHeader};
+use crate::types::{CacheIdentity, Millis, Pos};
 
 const MAGIC: [u8; 8] = *b"PLMKMAN1";
+
+/// Bytes of the recovery point.
+const POINT: usize = 8 + 4 + 8 + 8 + 8;
+/// How it was left: a byte, the boot id, the mount.
+const STATE: usize = 1 + 16 + 8;
+/// All before the sealed segments: whose it is, the active segment, the recovery point, the ceiling, the state.
+const HEAD: usize = Ident::LEN + 8 + 8 + POINT + 8 + STATE;
+/// One sealed segment.
+const SEALED: usize = 8 + 8 + 4 + 8 + 8 + 8 + 4;
 
 /// What a partition consists of, and how it was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +70,13 @@ pub(crate) enum State {
 }
 
 impl Manifest {
+    /// Longer than that of any partition that fits on a disk: five million segments.
+    pub(crate) const LONGEST: usize = 256 << 20;
+
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(160 + self.sealed.len() * 48);
+        let mut body = Vec::with_capacity(HEAD + self.sealed.len() * SEALED);
         let mut put = |bytes: &[u8]| body.extend_from_slice(bytes);
-        put(&self.ident.store.to_le_bytes());
-        put(&self.ident.log.0.to_le_bytes());
-        put(&self.ident.partition.to_le_bytes());
+        put(&self.ident.encode());
         put(&self.active.to_le_bytes());
         put(&self.active_created.0.to_le_bytes());
         put(&self.recovery.segment.to_le_bytes());
@@ -102,8 +112,7 @@ impl Manifest {
     }
 
     fn fields(mut fields: Fields<'_>) -> Option<Self> {
-        let store = fields.u128()?;
-        let ident = Ident { store, log: LogId(fields.u32()?), partition: fields.u32()? };
+        let ident = fields.ident()?;
         let active = fields.u64()?;
         let active_created = Millis(fields.u64()?);
         let recovery = RecoveryPoint {
@@ -122,7 +131,7 @@ impl Manifest {
             1 => State::Open(identity),
             _ => return None,
         };
-        let mut sealed = Vec::with_capacity(fields.remaining() / 48);
+        let mut sealed = Vec::with_capacity(fields.remaining() / SEALED);
         while !fields.is_empty() {
             sealed.push(SealedSegment {
                 base: fields.u64()?,
@@ -137,14 +146,21 @@ impl Manifest {
         Some(Self { ident, sealed, active, active_created, recovery, ceiling, state })
     }
 
-    /// Segments follow one another, and the recovery point is in the active one.
+    /// Segments follow one another, the recovery point is in the active one, and positions are such as frames have.
     fn is_sound(&self) -> bool {
         let ordered = self.sealed.windows(2).all(|pair| match pair {
             [a, b] => a.end <= b.base,
             _ => true,
         });
-        let whole = self.sealed.iter().all(|segment| segment.base <= segment.end);
+        let whole = self.sealed.iter().all(|segment| segment.base <= segment.end && is_place(Pos(segment.len)));
         let last = self.sealed.last().is_none_or(|last| last.end <= self.active);
-        ordered && whole && last && self.recovery.segment == self.active && self.recovery.next >= self.active
+        let point = &self.recovery;
+        let begun = point.segment == self.active && point.next >= self.active && is_place(point.pos);
+        ordered && whole && last && begun
     }
+}
+
+/// Whether a frame may begin here, or end.
+fn is_place(pos: Pos) -> bool {
+    pos.index() >= SegmentHeader::LEN && pos.0.is_multiple_of(8)
 }

@@ -12,10 +12,10 @@ mod side;
 mod store_file;
 
 pub(crate) use frame::{
-    FRAME_HEADER, FrameHeader, FrameStamp, MAX_FRAME_RECORDS, ProducerStamp, frame_len, frame_len_of, seal_frame,
-    verify_frame,
+    FRAME_HEADER, FrameHeader, FrameStamp, MAX_FRAME_RECORDS, PARSED, ProducerStamp, frame_len, frame_len_of,
+    seal_frame, verify_frame,
 };
-pub(crate) use index::{IndexEntry, decode_index, encode_index};
+pub(crate) use index::{IndexEntry, decode_index, encode_index, index_len};
 pub(crate) use journal::{DecidedPlacemark, Decision, Part};
 pub(crate) use log_file::LogFile;
 pub(crate) use manifest::{Manifest, RecoveryPoint, SealedSegment, State};
@@ -25,6 +25,7 @@ pub(crate) use side::{SideKey, SideValue};
 pub(crate) use store_file::StoreFile;
 
 use crate::types::{LogId, Pos};
+use fields::put;
 
 /// Version of everything written by this crate.
 pub(crate) const VERSION: u32 = 1;
@@ -37,6 +38,19 @@ pub(crate) struct Ident {
     pub(crate) partition: u32,
 }
 
+impl Ident {
+    const LEN: usize = 16 + 4 + 4;
+
+    /// As it stands in the small files.
+    fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        put(&mut bytes, 0, self.store.to_le_bytes());
+        put(&mut bytes, 16, self.log.0.to_le_bytes());
+        put(&mut bytes, 20, self.partition.to_le_bytes());
+        bytes
+    }
+}
+
 /// What the checksum of every frame of a segment begins with, so that a frame copied from elsewhere does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seed(u32);
@@ -44,9 +58,7 @@ pub(crate) struct Seed(u32);
 impl Seed {
     pub(crate) fn new(ident: &Ident, base: u64) -> Self {
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&ident.store.to_le_bytes());
-        hasher.update(&ident.log.0.to_le_bytes());
-        hasher.update(&ident.partition.to_le_bytes());
+        hasher.update(&ident.encode());
         hasher.update(&base.to_le_bytes());
         Self(hasher.finalize())
     }

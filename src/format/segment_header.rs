@@ -2,11 +2,26 @@
 
 use std::fmt;
 
-use crate::format::fields::Fields;
+use crate::format::fields::{get, is_other_version, put};
 use crate::format::{Ident, VERSION};
 use crate::types::{LogId, Millis};
 
 const MAGIC: [u8; 8] = *b"PLMKSEG1";
+
+const MAGIC_AT: usize = 0;
+const VERSION_AT: usize = MAGIC_AT + 8;
+const LOG: usize = VERSION_AT + 4;
+const STORE: usize = LOG + 4;
+const PARTITION: usize = STORE + 16;
+// Four bytes that are zero, so that what follows is aligned.
+const BASE: usize = PARTITION + 4 + 4;
+const CREATED: usize = BASE + 8;
+// Four more.
+const CRC: usize = CREATED + 8 + 4;
+
+const _: () = assert!(CRC + 4 == SegmentHeader::LEN);
+const _: () = assert!(STORE.is_multiple_of(16) && BASE.is_multiple_of(8) && CREATED.is_multiple_of(8));
+const _: () = assert!(SegmentHeader::LEN.is_multiple_of(8), "the first frame stands behind it");
 
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,23 +62,15 @@ impl SegmentHeader {
 
     pub(crate) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        let fields: [&[u8]; 9] = [
-            &MAGIC,
-            &VERSION.to_le_bytes(),
-            &self.ident.log.0.to_le_bytes(),
-            &self.ident.store.to_le_bytes(),
-            &self.ident.partition.to_le_bytes(),
-            &[0; 4],
-            &self.base.to_le_bytes(),
-            &self.created.0.to_le_bytes(),
-            &[0; 4],
-        ];
-        for (to, from) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
-            *to = *from;
-        }
-        if let Some((covered, crc)) = bytes.split_last_chunk_mut::<4>() {
-            *crc = crc32fast::hash(covered).to_le_bytes();
-        }
+        put(&mut bytes, MAGIC_AT, MAGIC);
+        put(&mut bytes, VERSION_AT, VERSION.to_le_bytes());
+        put(&mut bytes, LOG, self.ident.log.0.to_le_bytes());
+        put(&mut bytes, STORE, self.ident.store.to_le_bytes());
+        put(&mut bytes, PARTITION, self.ident.partition.to_le_bytes());
+        put(&mut bytes, BASE, self.base.to_le_bytes());
+        put(&mut bytes, CREATED, self.created.0.to_le_bytes());
+        let crc = bytes.first_chunk::<CRC>().map_or(0, |covered| crc32fast::hash(covered));
+        put(&mut bytes, CRC, crc.to_le_bytes());
         bytes
     }
 
@@ -73,29 +80,26 @@ impl SegmentHeader {
             return Err(HeaderFault::Zero);
         }
         let (covered, crc) = bytes.split_last_chunk::<4>().ok_or(HeaderFault::Short)?;
-        let mut fields = Fields::new(bytes);
-        let magic = fields.take(8).ok_or(HeaderFault::Short)?;
-        let version = fields.u32().ok_or(HeaderFault::Short)?;
-        if crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
-            let other = magic == MAGIC && version != VERSION && (1..1 << 16).contains(&version);
+        let magic = get(bytes, MAGIC_AT) == Some(MAGIC);
+        let version = get(bytes, VERSION_AT).map_or(0, u32::from_le_bytes);
+        if !magic || crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
+            let other = magic && is_other_version(version);
             return Err(if other { HeaderFault::Version(version) } else { HeaderFault::Damaged });
-        }
-        if magic != MAGIC {
-            return Err(HeaderFault::Damaged);
         }
         if version != VERSION {
             return Err(HeaderFault::Version(version));
         }
-        Self::fields(fields).ok_or(HeaderFault::Short)
+        Self::fields(bytes).ok_or(HeaderFault::Short)
     }
 
-    fn fields(mut fields: Fields<'_>) -> Option<Self> {
-        let log = LogId(fields.u32()?);
-        let store = fields.u128()?;
-        let partition = fields.u32()?;
-        fields.take(4)?;
-        let base = fields.u64()?;
-        let created = Millis(fields.u64()?);
-        Some(Self { ident: Ident { store, log, partition }, base, created })
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        let ident = Ident {
+            store: get(bytes, STORE).map(u128::from_le_bytes)?,
+            log: LogId(get(bytes, LOG).map(u32::from_le_bytes)?),
+            partition: get(bytes, PARTITION).map(u32::from_le_bytes)?,
+        };
+        let base = get(bytes, BASE).map(u64::from_le_bytes)?;
+        let created = Millis(get(bytes, CREATED).map(u64::from_le_bytes)?);
+        Some(Self { ident, base, created })
     }
 }

@@ -1,7 +1,7 @@
 //! The STORE file: which store this is.
 
 use crate::format::DecodeError;
-use crate::format::fields::{Fields, unwrap, wrap};
+use crate::format::fields::{AROUND, Fields, unwrap, wrap};
 use crate::types::Millis;
 
 const MAGIC: [u8; 8] = *b"PLMKSTO1";
@@ -15,6 +15,9 @@ pub(crate) struct StoreFile {
 }
 
 impl StoreFile {
+    /// Bytes of the file.
+    pub(crate) const LEN: usize = AROUND + 16 + 8;
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = self.store.to_le_bytes().to_vec();
         body.extend_from_slice(&self.created.0.to_le_bytes());

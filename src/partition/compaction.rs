@@ -91,7 +91,7 @@ impl PartitionCore {
         let mut reader = FrameReader::new(file.as_ref(), &segment.path)?;
         let mut pos = FIRST_FRAME;
         while pos.0 < entry.len {
-            let frame = reader.frame_at(pos)?.filter(|frame| frame.is_intact(segment.seed));
+            let frame = reader.frame_at(segment.seed, pos)?.filter(|frame| frame.is_intact(segment.seed));
             let Some(frame) = frame else {
                 let reason = "the frame's checksum does not match";
                 return Err(crate::Error::corrupt(&segment.path, u64::from(pos.0), reason));
@@ -151,7 +151,7 @@ impl Rewrite {
     /// Adds what is left of a frame at its offset. It was durable whole, and so is said to be.
     fn push(&mut self, base: u64, old: &Frame<'_>, records: &Surviving) -> Result<()> {
         let pos = self.extent.pos;
-        let span = old.header.span(old.bytes);
+        let span = old.header.span;
         let sparse = records.count != span;
         let len = crate::format::frame_len_of(records.bytes.len(), None, sparse);
         let start = self.buffer.len();

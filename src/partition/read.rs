@@ -29,6 +29,8 @@ struct Place {
     /// How far frames were readable when last looked at.
     limit: Pos,
     frame: Option<Open>,
+    /// Whether a record of the frame at `pos` did not decode, though the checksum held.
+    malformed: bool,
 }
 
 /// A frame whose checksum held, and what of it is still to be read.
@@ -165,7 +167,7 @@ fn next_frame<'a>(bytes: &'a [u8], segment: &Segment, pos: Pos) -> Option<Frame<
 
 impl Place {
     fn at(segment: &Arc<Segment>, view: Arc<View>, pos: Pos) -> Self {
-        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), frame: None }
+        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), frame: None, malformed: false }
     }
 }
 
@@ -203,9 +205,10 @@ impl Cursor {
         while open.left > 0 {
             let bytes = place.view.map.bytes(place.pos.index()..open.end.index()).unwrap_or_default();
             let Some(raw) = decode_record(bytes, open.record) else {
-                // The checksum held, so that this cannot be; the frame is left rather than read wrongly.
-                open.left = 0;
-                break;
+                // Nothing that this version writes. It is met as damage, not passed over.
+                place.malformed = true;
+                place.frame = None;
+                return None;
             };
             open.record = raw.next as usize;
             open.left -= 1;
@@ -251,7 +254,8 @@ impl Cursor {
                 place.view = self.partition.view(&place.segment)?;
             }
             let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
-            if let Some(frame) = frame_at(bytes, place.pos).filter(|frame| frame.is_intact(place.segment.seed)) {
+            let intact = |frame: &Frame<'_>| !place.malformed && frame.is_intact(place.segment.seed);
+            if let Some(frame) = frame_at(bytes, place.pos).filter(intact) {
                 place.frame = Some(Open {
                     end: Pos(place.pos.0 + frame.header.length),
                     base: frame.base(place.segment.base),
@@ -270,10 +274,15 @@ impl Cursor {
         let Some(place) = &mut self.place else { return Ok(()) };
         let path = &place.segment.path;
         if self.partition.env.recovery_mode == RecoveryMode::Strict {
-            return Err(Error::corrupt(path, u64::from(place.pos.0), "the frame's checksum does not match"));
+            let reason = if place.malformed {
+                "a record of the frame does not decode"
+            } else {
+                "the frame's checksum does not match"
+            };
+            return Err(Error::corrupt(path, u64::from(place.pos.0), reason));
         }
         let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
-        let behind = Pos(place.pos.0 + 8);
+        let behind = Pos(place.pos.0.saturating_add(8));
         let (to, offset) = match find_frame(bytes, place.segment.seed, behind) {
             Some(frame) => (frame.pos, frame.base(place.segment.base)),
             None => (place.limit, place.segment.end()),
@@ -281,6 +290,7 @@ impl Cursor {
         let damaged = u64::from(to.0 - place.pos.0);
         self.partition.env.report.damaged(path, u64::from(place.pos.0), damaged, self.next..offset.max(self.next));
         place.pos = to;
+        place.malformed = false;
         self.next = self.next.max(offset);
         Ok(())
     }
@@ -354,21 +364,32 @@ impl Cursor {
     }
 
     /// From the place that the index gave to the frame that holds `wanted` or is the first behind it, by the headers.
+    ///
+    /// An offset that no header claims is in a gap, or the header of the frame before it is wrong in a way that its own
+    /// check missed: that frame's checksum tells, and the read is to meet the damage.
     fn walk_to(&mut self, wanted: u64) {
         let Some(place) = &mut self.place else { return };
+        let (seed, base) = (place.segment.seed, place.segment.base);
         let limit = place.segment.readable();
         let bytes = place.view.map.bytes(0..limit.index()).unwrap_or_default();
+        let mut before: Option<Frame<'_>> = None;
+        let mut unclaimed = wanted < place.segment.end();
         while place.pos < limit {
             let Some(frame) = next_frame(bytes, &place.segment, place.pos) else { return };
             // A damaged frame may have held the offset: the read is to meet it, unless the one behind begins below.
-            if frame.pos > place.pos && frame.base(place.segment.base) > wanted {
+            if frame.pos > place.pos && frame.base(base) > wanted {
                 return;
             }
-            if frame.end(place.segment.base) > wanted {
+            if frame.end(base) > wanted {
+                unclaimed = frame.base(base) > wanted;
                 place.pos = frame.pos;
-                return;
+                break;
             }
+            before = Some(frame);
             place.pos = frame.next();
+        }
+        if let Some(before) = before.filter(|before| unclaimed && !before.is_intact(seed)) {
+            place.pos = before.pos;
         }
     }
 }

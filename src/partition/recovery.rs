@@ -8,7 +8,7 @@
 //! What is kept behind the last voucher may be in the page cache only (after a kill), or not even be dirty there though
 //! the disk never got it (after a failed sync). So it is written again and synced before anyone reads it or appends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::format::{DecodeError, Ident, Manifest, State};
 use crate::partition::roll::{MANIFEST, point};
 use crate::partition::{Env, Floor, Settings, extent_of};
 use crate::segment::{
-    Extent, FIRST_FRAME, FrameReader, Index, Placed, Rolled, Segment, Writer, WriterShape, index_path,
+    Extent, FIRST_FRAME, FrameReader, Index, Placed, Rolled, Segment, Writer, WriterShape, index_path, is_index_name,
     parse_segment_name, segment_name,
 };
 use crate::storage::{File, Mode, Storage, replace};
@@ -61,8 +61,8 @@ pub(super) fn recover(env: &Env, ident: Ident, dir: &Path, floor: &Floor, settin
 
 fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
-    let bytes =
-        read_small(env.storage.as_ref(), &path)?.ok_or_else(|| Error::corrupt(&path, 0, "the manifest is missing"))?;
+    let bytes = read_small(env.storage.as_ref(), &path, Manifest::LONGEST)?
+        .ok_or_else(|| Error::corrupt(&path, 0, "the manifest is missing"))?;
     let manifest = Manifest::decode(&bytes).map_err(|error| error.at(&path))?;
     if manifest.ident.store != ident.store {
         return Err(Error::IncompatibleFormat {
@@ -77,24 +77,21 @@ fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Reads a whole file of ours that is small; `None` when it is missing.
-pub(crate) fn read_small(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
+/// Reads a whole file of ours that is never longer than `longest`; `None` when it is missing.
+pub(crate) fn read_small(storage: &dyn Storage, path: &Path, longest: usize) -> Result<Option<Vec<u8>>> {
     let file = match storage.open(path, Mode::Read) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened.at(path)?,
     };
     let len = usize::try_from(file.len().at(path)?).unwrap_or(usize::MAX);
-    if len > MOST_SMALL {
-        return Err(Error::corrupt(path, MOST_SMALL as u64, "the file is far longer than it can be"));
+    if len > longest {
+        return Err(Error::corrupt(path, longest as u64, "the file is longer than it can be"));
     }
     let mut bytes = vec![0; len];
     let read = file.read_at(&mut bytes, 0).at(path)?;
     bytes.truncate(read);
     Ok(Some(bytes))
 }
-
-/// Larger than the manifest of any partition that fits on a disk.
-const MOST_SMALL: usize = 256 << 20;
 
 impl DecodeError {
     /// As an error of the file at `path`.
@@ -119,28 +116,28 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
         manifest.sealed.iter().map(|entry| (segment_name(entry.base, entry.generation), entry.base)).collect();
     let mut tail = BTreeMap::new();
     let mut indexes = Vec::new();
+    let mut kept = BTreeSet::new();
     for name in listed.iter().map(|entry| entry.name.as_str()) {
         let path = dir.join(name);
         if let Some((base, generation)) = parse_segment_name(name) {
             if missing.remove(name).is_some() {
-                continue;
-            }
-            if generation == 0 && base >= manifest.active {
+                kept.insert(index_path(&path));
+            } else if generation == 0 && base >= manifest.active {
+                kept.insert(index_path(&path));
                 tail.insert(base, path);
             } else {
                 // Superseded by what the manifest lists, or given up: it only lived until it could be removed.
                 storage.remove_file(&path).at(&path)?;
             }
-        } else if path.extension().is_some_and(|kind| kind == "index") {
+        } else if is_index_name(name) {
             indexes.push(path);
-        } else if path.extension().is_some_and(|kind| kind == "new") {
+        } else if name.strip_suffix(".new").is_some_and(|name| name == MANIFEST || is_index_name(name)) {
             storage.remove_file(&path).at(&path)?;
         }
     }
-    for path in indexes {
-        if !listed.iter().any(|entry| dir.join(&entry.name) == path.with_extension("log")) {
-            storage.remove_file(&path).at(&path)?;
-        }
+    // An index without its segment would be taken for that of a later one of the same name.
+    for path in indexes.iter().filter(|path| !kept.contains(*path)) {
+        storage.remove_file(path).at(path)?;
     }
     if env.recovery_mode == RecoveryMode::Strict
         && let Some(name) = missing.keys().next()
@@ -265,11 +262,9 @@ impl Walk<'_> {
         let mut reader = FrameReader::new(this.file.as_ref(), &segment.path)?;
         loop {
             let at = this.extent.pos;
-            let frame = reader.frame_at(at)?.filter(|frame| {
-                frame.base(segment.base) == this.extent.end
-                    && frame.header.plausible(segment.seed, at)
-                    && frame.is_intact(segment.seed)
-            });
+            let frame = reader
+                .frame_at(segment.seed, at)?
+                .filter(|frame| frame.base(segment.base) == this.extent.end && frame.is_intact(segment.seed));
             let Some(frame) = frame else { break };
             this.vouched = this.vouched.max(Pos(frame.header.durable));
             this.extent = Extent {
@@ -384,6 +379,7 @@ impl Walk<'_> {
         for (base, path) in self.tail {
             if !walked.iter().any(|this| this.segment.base == *base) {
                 storage.remove_file(path).at(path)?;
+                remove_index(storage, path)?;
             }
         }
         for this in walked {
@@ -399,6 +395,16 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes the index beside a segment, where there is one: else it would be taken for that of a later segment that
+/// begins at the same offset.
+fn remove_index(storage: &dyn Storage, segment: &Path) -> Result<()> {
+    let path = index_path(segment);
+    if storage.kind(&path).at(&path)?.is_some() {
+        storage.remove_file(&path).at(&path)?;
+    }
+    Ok(())
 }
 
 enum Verdict {
@@ -474,9 +480,7 @@ fn replay(
     writer.file.set_len(u64::from(extent.pos.0)).at(&segment.path)?;
     writer.file.sync().at(&segment.path)?;
     storage.sync_dir(dir).at(dir)?;
-    if let Some(path) = Some(index_path(&segment.path)).filter(|path| matches!(storage.kind(path), Ok(Some(_)))) {
-        storage.remove_file(&path).at(&path)?;
-    }
+    remove_index(storage, &segment.path)?;
     manifest.active = segment.base;
     manifest.active_created = segment.created;
     manifest.recovery = point(&segment, &extent);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::Result;
 use crate::error::At;
-use crate::format::{FRAME_HEADER, FrameHeader, Seed, verify_frame};
+use crate::format::{FRAME_HEADER, FrameHeader, PARSED, Seed, verify_frame};
 use crate::storage::File;
 use crate::types::Pos;
 
@@ -33,7 +33,7 @@ impl Frame<'_> {
     /// The offset that follows its last record.
     #[inline]
     pub(crate) fn end(&self, segment: u64) -> u64 {
-        self.base(segment).saturating_add(u64::from(self.header.span(self.bytes)))
+        self.base(segment).saturating_add(u64::from(self.header.span))
     }
 
     /// Whether its checksum holds at this place.
@@ -89,9 +89,11 @@ impl<'a> FrameReader<'a> {
         Ok(Self { file, path, len, buffer: Vec::new(), start: 0 })
     }
 
-    /// What stands at `pos`, if a frame that ends within the file may.
-    pub(crate) fn frame_at(&mut self, pos: Pos) -> Result<Option<Frame<'_>>> {
-        let Some(header) = FrameHeader::parse(self.bytes(pos, FRAME_HEADER)?) else { return Ok(None) };
+    /// What stands at `pos`, if its header is one for this place and it ends within the file. The checksum is not
+    /// looked at, and nothing behind the header is read before its own check holds: a length that is wrong costs nothing.
+    pub(crate) fn frame_at(&mut self, seed: Seed, pos: Pos) -> Result<Option<Frame<'_>>> {
+        let header = FrameHeader::parse(self.bytes(pos, PARSED)?).filter(|header| header.plausible(seed, pos));
+        let Some(header) = header else { return Ok(None) };
         let Ok(length) = usize::try_from(header.length) else { return Ok(None) };
         if u64::from(pos.0) + u64::from(header.length) > self.len {
             return Ok(None);
@@ -104,10 +106,8 @@ impl<'a> FrameReader<'a> {
     pub(crate) fn find_frame(&mut self, seed: Seed, from: Pos) -> Result<Option<Frame<'_>>> {
         let mut pos = from.aligned();
         while u64::from(pos.0) + FRAME_HEADER as u64 <= self.len {
-            let plausible =
-                FrameHeader::parse(self.bytes(pos, FRAME_HEADER)?).is_some_and(|header| header.plausible(seed, pos));
-            if plausible && self.frame_at(pos)?.is_some_and(|frame| frame.is_intact(seed)) {
-                return self.frame_at(pos);
+            if self.frame_at(seed, pos)?.is_some_and(|frame| frame.is_intact(seed)) {
+                return self.frame_at(seed, pos);
             }
             pos = Pos(pos.0 + 8);
         }

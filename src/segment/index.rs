@@ -86,7 +86,7 @@ impl Index {
     pub(crate) fn load(storage: &dyn Storage, segment: &Segment, covered: Pos) -> Option<Self> {
         let file = storage.open(&index_path(&segment.path), Mode::Read).ok()?;
         let len = usize::try_from(file.len().ok()?).ok()?;
-        if len > 128 + MOST * 32 {
+        if len > format::index_len(MOST) {
             return None;
         }
         let mut bytes = vec![0; len];

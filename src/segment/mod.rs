@@ -23,6 +23,8 @@ use crate::{Error, Result};
 /// Where the first frame begins.
 pub(crate) const FIRST_FRAME: Pos = Pos(64);
 
+const _: () = assert!(FIRST_FRAME.index() == SegmentHeader::LEN);
+
 /// What is known of a segment, shared by the appender and the readers.
 ///
 /// The positions only grow. The appender stores them under its lock; a reader that loads `readable` sees every byte
@@ -97,6 +99,11 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u32)> {
 /// The name of the index beside a segment.
 pub(crate) fn index_path(segment: &Path) -> PathBuf {
     segment.with_extension("index")
+}
+
+/// Whether it is the name of a segment's index.
+pub(crate) fn is_index_name(name: &str) -> bool {
+    name.strip_suffix("index").is_some_and(|stem| parse_segment_name(&format!("{stem}log")).is_some())
 }
 
 impl Segment {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::At;
-use crate::format::{Ident, StoreFile};
+use crate::format::{Ident, LogFile, StoreFile};
 use crate::partition::{Env, PartitionCore, read_small};
 use crate::placemarks::SideLog;
 use crate::storage::replace;
@@ -20,6 +20,11 @@ const STORE: &str = "STORE";
 const LOGS: &str = "logs";
 const PLACEMARKS: &str = "placemarks";
 const TRANSACTIONS: &str = "transactions";
+
+/// Room for STORE and LOG files of later versions, so that these are recognised as such.
+pub(super) const SMALL: usize = 4096;
+
+const _: () = assert!(StoreFile::LEN <= SMALL && LogFile::LEN <= SMALL);
 
 /// Name of the file in a log's directory that says which log it is.
 pub(super) const LOG: &str = "LOG";
@@ -105,7 +110,7 @@ pub(super) fn lock(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn Lock>> {
 /// Which store it is; `None` when there is none yet.
 pub(super) fn read(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreFile>> {
     let path = dir.join(STORE);
-    let Some(bytes) = read_small(storage, &path)? else { return Ok(None) };
+    let Some(bytes) = read_small(storage, &path, SMALL)? else { return Ok(None) };
     StoreFile::decode(&bytes).map(Some).map_err(|error| error.at(&path))
 }
 

@@ -109,7 +109,7 @@ impl StoreCore {
     /// Reads the LOG file in a log's directory; `None` when there is none. One of another store is refused.
     fn read_log_file(&self, dir: &Path) -> Result<Option<LogFile>> {
         let path = dir.join(directory::LOG);
-        let Some(bytes) = read_small(self.env().storage.as_ref(), &path)? else { return Ok(None) };
+        let Some(bytes) = read_small(self.env().storage.as_ref(), &path, directory::SMALL)? else { return Ok(None) };
         let file = LogFile::decode(&bytes).map_err(|error| error.at(&path))?;
         if file.store != self.env().store {
             return Err(Error::IncompatibleFormat {
