@@ -64,13 +64,19 @@
 //! # Where to read on
 //!
 //! [`Store`] and [`Log`] to write and read, [`Consumer`] and [`Batch`] for groups, [`Transaction`] for all or nothing,
-//! [`Store::group`] for where the consumers are, [`Error`] for what can go wrong and what to do, and
-//! [`storage`] for the seam under which tests put a simulated disk.
+//! [`Store::group`] for where the consumers are, [`Error`] for what can go wrong and what to do,
+//! [`chapters::format`] for every byte on the disk, and [`storage`] for the seam under which tests put a simulated disk.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("placemark maps whole segments and needs a 64-bit target");
 #[cfg(not(unix))]
 compile_error!("placemark needs the durability of a Unix file system");
+
+/// What is too long to stand with a type. Nothing to call.
+pub mod chapters {
+    #[doc = include_str!("format/format.md")]
+    pub mod format {}
+}
 
 mod consumer;
 mod error;

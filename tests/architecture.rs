@@ -113,7 +113,7 @@ impl House {
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let of_tests: Vec<String> = files.iter().flat_map(test_modules).collect();
-        for file in files.iter_mut().filter(|file| of_tests.contains(&file.path)) {
+        for file in files.iter_mut().filter(|file| of_tests.iter().any(|test| belongs_to(&file.path, test))) {
             file.untested = blank(&file.code);
         }
         let lib = files.iter().find(|file| file.path == "src/lib.rs").expect("there is a src/lib.rs");
@@ -383,6 +383,12 @@ fn test_modules(file: &Source) -> Vec<String> {
     modules.collect()
 }
 
+/// Whether a file is that of a module, or of one inside it.
+fn belongs_to(path: &str, module: &str) -> bool {
+    let inside = module.strip_suffix(".rs").and_then(|stem| path.strip_prefix(stem));
+    path == module || inside.is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Spaces, with the lines kept.
 fn blank(code: &str) -> String {
     code.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect()
@@ -543,6 +549,8 @@ fn an_unwrap_is_found() {
     assert_eq!(unwraps(&source("src/a.rs", fine)), [""; 0]);
     assert_eq!(unwraps(&source("src/a.rs", "#[cfg(test)]\nuse a::b;\nfn f() { x.unwrap(); }")).len(), 1);
     assert_eq!(test_modules(&source("src/a/mod.rs", "#[cfg(test)]\nmod tests;\nmod other;")), ["src/a/tests.rs"]);
+    assert!(belongs_to("src/a/tests.rs", "src/a/tests.rs") && belongs_to("src/a/tests/b.rs", "src/a/tests.rs"));
+    assert!(!belongs_to("src/a/tests_of.rs", "src/a/tests.rs") && !belongs_to("src/b/tests/b.rs", "src/a/tests.rs"));
 }
 
 #[test]

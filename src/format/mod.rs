@@ -10,6 +10,8 @@ mod record;
 mod segment_header;
 mod side;
 mod store_file;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use frame::{
     FRAME_HEADER, FrameHeader, FrameStamp, MAX_FRAME_RECORDS, PARSED, ProducerStamp, frame_len, frame_len_of,
