@@ -1,5 +1,8 @@
 //! Frames one after the other: in a mapping, and in a file read piece by piece.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use crate::Result;
