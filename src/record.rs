@@ -135,6 +135,15 @@ impl<'a> Record<'a> {
         self.value.as_ref().map(Payload::as_slice)
     }
 
+    /// The value, if there is nothing else.
+    #[inline]
+    pub(crate) fn into_plain(self) -> Result<Payload<'a>, Self> {
+        match self {
+            Self { key: None, value: Some(value), headers, timestamp: None } if headers.is_empty() => Ok(value),
+            record => Err(record),
+        }
+    }
+
     fn borrowed(&'a self) -> Self {
         Self {
             key: self.key_bytes().map(Payload::Borrowed),

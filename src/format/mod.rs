@@ -21,7 +21,9 @@ pub(crate) use index::{IndexEntry, decode_index, encode_index, index_len};
 pub(crate) use journal::{DecidedPlacemark, Decision, Part};
 pub(crate) use log_file::LogFile;
 pub(crate) use manifest::{Manifest, RecoveryPoint, SealedSegment, State};
-pub(crate) use record::{HeaderIter, RawRecord, decode_record, encode_record, headers, record_len, with_time};
+pub(crate) use record::{
+    HeaderIter, RawRecord, decode_record, encode_record, encode_value, headers, record_len, value_len, with_time,
+};
 pub(crate) use segment_header::{HeaderFault, SegmentHeader};
 pub(crate) use side::{SideKey, SideValue};
 pub(crate) use store_file::StoreFile;

@@ -46,10 +46,12 @@ pub(crate) fn record_len(record: &Record<'_>) -> Result<usize> {
     if !record.headers.is_empty() {
         len += 4 + headers_len(record)?;
     }
-    if len > MOST {
-        return Err(Error::RecordTooLarge { size: len as u64, max: MOST as u64 });
-    }
-    Ok(len)
+    checked(len)
+}
+
+#[inline]
+fn checked(len: usize) -> Result<usize> {
+    if len > MOST { Err(Error::RecordTooLarge { size: len as u64, max: MOST as u64 }) } else { Ok(len) }
 }
 
 fn headers_len(record: &Record<'_>) -> Result<usize> {
@@ -67,16 +69,30 @@ fn headers_len(record: &Record<'_>) -> Result<usize> {
 /// Writes a record to the front of `out`, which must have room, and returns how many bytes that took.
 #[inline]
 pub(crate) fn encode_record(record: &Record<'_>, delta: u32, own_time: Option<Millis>, out: &mut [u8]) -> usize {
-    let value = record.value_bytes();
-    let plain = record.key.is_none() && record.headers.is_empty() && own_time.is_none();
-    if let (true, Some(value)) = (plain, value) {
-        let mut out = Out { bytes: out, at: 0 };
-        out.put(&short(value.len()).to_le_bytes());
-        out.put(&(delta & DELTA).to_le_bytes());
-        out.put(value);
-        return out.at;
+    match record.value_bytes() {
+        Some(value) if record.key.is_none() && record.headers.is_empty() && own_time.is_none() => {
+            encode_value(value, delta, out)
+        }
+        _ => encode_full(record, delta, own_time, out),
     }
-    encode_full(record, delta, own_time, out)
+}
+
+/// Bytes that a record of this value and nothing else takes.
+#[inline]
+pub(crate) fn value_len(value: &[u8]) -> Result<usize> {
+    checked(RECORD_HEADER + value.len())
+}
+
+/// The same for such a record.
+#[inline]
+pub(crate) fn encode_value(value: &[u8], delta: u32, out: &mut [u8]) -> usize {
+    let end = RECORD_HEADER + value.len();
+    if let Some((header, space)) = out.get_mut(..end).and_then(|out| out.split_first_chunk_mut::<RECORD_HEADER>()) {
+        // One store, as a checksum loads it.
+        *header = (u64::from(short(value.len())) | u64::from(delta & DELTA) << 32).to_le_bytes();
+        space.copy_from_slice(value);
+    }
+    end
 }
 
 fn encode_full(record: &Record<'_>, delta: u32, own_time: Option<Millis>, out: &mut [u8]) -> usize {

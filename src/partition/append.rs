@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 
-use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, frame_len, record_len};
-use crate::partition::{Appender, PartitionCore};
+use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, encode_value, frame_len, record_len, value_len};
+use crate::partition::background::Chore;
+use crate::partition::{Appender, PartitionCore, lock};
 use crate::record::Record;
 use crate::segment::{FIRST_FRAME, Placed};
 use crate::types::Millis;
@@ -37,7 +38,20 @@ impl PartitionCore {
         Ok(appended.base)
     }
 
-    /// The same without waiting: [`settle`](Self::settle) does that.
+    /// The same for a record of this value and nothing else.
+    pub(crate) fn append_value(self: &Arc<Self>, value: &[u8]) -> Result<u64> {
+        let bytes = value_len(value)?;
+        let placed = Placed { count: 1, span: 1, timestamp: self.now(), producer: None };
+        let appended = self.write_frame(bytes, bytes, &placed, |frame| {
+            if let Some(space) = frame.get_mut(FRAME_HEADER..) {
+                encode_value(value, 0, space);
+            }
+        })?;
+        self.settle(&appended)?;
+        Ok(appended.base)
+    }
+
+    /// The same as [`append`](Self::append) without waiting: [`settle`](Self::settle) does that.
     #[inline]
     pub(crate) fn append_unsynced(self: &Arc<Self>, record: &Record<'_>) -> Result<Appended> {
         let bytes = record_len(record)?;
@@ -158,21 +172,25 @@ impl PartitionCore {
     /// Takes the append lock with room for a frame: space allocated, offsets below the ceiling.
     #[inline]
     pub(super) fn room(self: &Arc<Self>, need: &Need, largest: usize) -> Result<MutexGuard<'_, Appender>> {
-        let mut appender = self.lock_appender();
-        self.latch.check()?;
-        let end = appender.next + u64::from(need.span);
-        let limit = appender.settings.record_limit;
-        if end <= appender.ceiling
-            && largest as u64 <= limit
-            && !self.is_old(&appender)
-            && let Some(writer) = &mut appender.writer
-            && writer.fits(need.bytes, end)
-            && writer.reserve(need.bytes).is_ok()
-        {
+        let appender = self.lock_appender();
+        if self.has_room(&appender, need, largest) {
             return Ok(appender);
         }
         drop(appender);
         self.make_room(need, largest)
+    }
+
+    /// Whether nothing has to be done before the frame can be stored.
+    #[inline]
+    fn has_room(&self, appender: &Appender, need: &Need, largest: usize) -> bool {
+        let end = appender.next + u64::from(need.span);
+        let Some(writer) = &appender.writer else { return false };
+        end <= appender.ceiling
+            && largest as u64 <= appender.settings.record_limit
+            && writer.fits(need.bytes, end)
+            && writer.has_ready(need.bytes)
+            && appender.settings.segment_age.is_none_or(|_| !self.is_old(appender))
+            && !self.latch.is_closed()
     }
 
     #[cold]
@@ -211,17 +229,47 @@ impl PartitionCore {
     }
 
     /// Rolls when the segment is full or old, then allocates.
-    fn make_space(&self, appender: &mut Appender, need: &Need, end: u64) -> Result<(), (std::path::PathBuf, Error)> {
+    fn make_space(
+        self: &Arc<Self>,
+        appender: &mut Appender,
+        need: &Need,
+        end: u64,
+    ) -> Result<(), (std::path::PathBuf, Error)> {
         let fits = appender.writer.as_ref().is_some_and(|writer| writer.fits(need.bytes, end));
         if !fits || self.is_old(appender) {
             self.roll_locked(appender).map_err(|error| (self.dir.clone(), error))?;
         }
         match &mut appender.writer {
             Some(writer) => {
-                let path = writer.segment.path.clone();
-                writer.reserve(need.bytes).map_err(|error| (path, error))
+                if writer.runs_short(need.bytes) {
+                    let chore: Weak<Self> = Arc::downgrade(self);
+                    self.env.background.ask(chore);
+                }
+                writer.reserve(need.bytes).map_err(|error| (writer.segment.path.clone(), error))
             }
             None => Err((self.dir.clone(), Error::Closed)),
+        }
+    }
+}
+
+/// Allocates space ahead of the appender, and makes its pages ready.
+impl Chore for PartitionCore {
+    fn run(&self) {
+        // Held so that nobody trims, seals or closes the file meanwhile.
+        let manifest = lock(&self.manifest);
+        if self.check_usable().is_err() {
+            return;
+        }
+        let now = self.now();
+        let ahead = self.lock_appender().writer.as_mut().and_then(|writer| writer.ahead(now));
+        let Some(ahead) = ahead else { return };
+        // Where it is refused, the appender that gets there meets the refusal itself.
+        if ahead.allocate().is_ok() {
+            if let Some(writer) = &mut self.lock_appender().writer {
+                writer.extend(&ahead);
+            }
+            drop(manifest);
+            ahead.populate();
         }
     }
 }

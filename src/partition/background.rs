@@ -7,13 +7,38 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::partition::latch::lock;
 use crate::storage::{Deadline, Storage};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What can be asked for without an allocation, since appends ask for it: work that its owner knows already.
+pub(crate) trait Chore: Send + Sync {
+    /// Does it.
+    fn run(&self);
+}
+
+enum Job {
+    Once(Box<dyn FnOnce() + Send>),
+    Chore(Weak<dyn Chore>),
+}
+
+impl Job {
+    fn run(self) {
+        match self {
+            Self::Once(job) => job(),
+            Self::Chore(owner) => {
+                if let Some(owner) = owner.upgrade() {
+                    owner.run();
+                }
+            }
+        }
+    }
+}
+
+/// So many jobs may wait before the list has to grow.
+const WAITING: usize = 64;
 
 /// Runs jobs one after the other, on a thread of its own that starts with the first job.
 #[derive(Debug)]
@@ -22,7 +47,7 @@ pub(crate) struct Background {
     queue: Arc<Queue>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     /// Protects the lists below. A job runs without it.
     state: Mutex<State>,
@@ -31,7 +56,6 @@ struct Queue {
     left_to_callers: AtomicBool,
 }
 
-#[derive(Default)]
 struct State {
     ready: VecDeque<Job>,
     later: Vec<(Due, Job)>,
@@ -40,9 +64,8 @@ struct State {
     stopped: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Worker {
-    #[default]
     NotStarted,
     Thread,
     /// Jobs run on the threads that call in.
@@ -69,7 +92,31 @@ impl fmt::Debug for State {
 
 impl Background {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, queue: Arc::default() }
+        let state = State {
+            ready: VecDeque::with_capacity(WAITING),
+            later: Vec::new(),
+            worker: Worker::NotStarted,
+            busy: false,
+            stopped: false,
+        };
+        let queue =
+            Queue { state: Mutex::new(state), changed: Condvar::new(), left_to_callers: AtomicBool::new(false) };
+        Self { storage, queue: Arc::new(queue) }
+    }
+
+    /// Starts the thread, so that asking for work later costs no more than a wake-up.
+    pub(crate) fn ready(&self) {
+        drop(self.started());
+    }
+
+    /// Runs a chore as soon as the jobs before it are done. Allocates nothing, once the thread was started.
+    pub(crate) fn ask(&self, owner: Weak<dyn Chore>) {
+        let mut state = self.started();
+        if !state.stopped {
+            state.ready.push_back(Job::Chore(owner));
+            drop(state);
+            self.queue.changed.notify_all();
+        }
     }
 
     /// Runs `job` as soon as the jobs before it are done.
@@ -79,19 +126,17 @@ impl Background {
 
     /// Runs `job` when `delay` has passed.
     pub(crate) fn submit_after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
-        let mut state = lock(&self.queue.state);
+        let mut state = self.started();
         if state.stopped {
             return;
         }
-        if state.worker == Worker::NotStarted {
-            state.worker = self.start();
-        }
+        let job = Job::Once(Box::new(job));
         if delay.is_zero() {
-            state.ready.push_back(Box::new(job));
+            state.ready.push_back(job);
         } else {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             let due = Due { deadline: Deadline::after(delay), millis: self.storage.now().saturating_add(millis) };
-            state.later.push((due, Box::new(job)));
+            state.later.push((due, job));
         }
         drop(state);
         self.queue.changed.notify_all();
@@ -118,7 +163,7 @@ impl Background {
             let Some(job) = state.ready.pop_front() else { return };
             state.busy = true;
             drop(state);
-            job();
+            job.run();
             lock(&self.queue.state).busy = false;
         }
     }
@@ -136,6 +181,14 @@ impl Background {
         drop(state);
         // What a job holds may take locks when it is dropped.
         drop((dropped, delayed));
+    }
+
+    fn started(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.queue.state);
+        if state.worker == Worker::NotStarted && !state.stopped {
+            state.worker = self.start();
+        }
+        state
     }
 
     fn start(&self) -> Worker {
@@ -180,7 +233,7 @@ impl Queue {
             if let Some(job) = state.ready.pop_front() {
                 state.busy = true;
                 drop(state);
-                job();
+                job.run();
                 state = lock(&self.state);
                 state.busy = false;
                 self.changed.notify_all();

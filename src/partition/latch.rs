@@ -23,6 +23,12 @@ impl Latch {
         }
     }
 
+    /// Whether something failed before.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
     /// Closes the latch on an error, which is handed on.
     pub(crate) fn fail(&self, path: &Path, error: Error) -> Error {
         if !matches!(error, Error::Failed { .. } | Error::Closed) {

@@ -107,6 +107,7 @@ impl PartitionCore {
         if awake {
             return Ok(());
         }
+        self.env.background.ready();
         let durability = self.lock_appender().settings.durability;
         let writer = self.latch.guard(&self.dir, || {
             let Some(segment) = self.segments().last().map(Arc::clone) else { return Err(crate::Error::Closed) };

@@ -9,7 +9,7 @@ use crate::format::{FRAME_HEADER, FrameHeader, FrameStamp, Ident, Seed, seal_fra
 use crate::segment::index_path;
 use crate::storage::{Disk, Signal, SimDisk};
 use crate::types::{LogId, Pos};
-use crate::{Durability, Error, Record, RecoveryMode, WriteMode};
+use crate::{Durability, Error, Log, Record, RecoveryMode, StartAt, Store, WriteMode};
 
 const IDENT: Ident = Ident { store: 7, log: LogId(16), partition: 0 };
 
@@ -206,4 +206,48 @@ fn an_index_does_not_outlive_its_segment() {
     let left = disk.files();
     assert!(!left.contains(&name("log")) && !left.contains(&name("index")), "{left:?}");
     assert!(left.contains(&path) && left.contains(&index_path(&path)), "{left:?}");
+}
+
+/// A log of the simulated disk, whose background work is done between two appends, and the segment it writes.
+fn appended_ahead(disk: &SimDisk) -> (Store, Log, PathBuf) {
+    let options = Store::options().durability(Durability::Os).storage(Arc::new(disk.clone()));
+    let store = options.open("/store").unwrap();
+    let log = store.log("orders").unwrap();
+    log.append("the first append opens the segment").unwrap();
+    let segment = PathBuf::from(format!("/store/logs/orders/0/{:020}.log", 0));
+    (store, log, segment)
+}
+
+#[test]
+fn space_is_allocated_before_the_appender_gets_there() {
+    const RECORD: usize = 1024 + 36;
+    let disk = SimDisk::new(1);
+    let (_store, log, segment) = appended_ahead(&disk);
+    let mut written = 0;
+    while written < 6 << 20 {
+        log.append(&[7; 1024]).unwrap();
+        written += RECORD;
+        let len = disk.read_file(&segment).unwrap().len();
+        // Small steps are the appender's own; then there is always room for more than one record.
+        assert!(written < 2 << 20 || len > written + 100 * RECORD, "{len} bytes when {written} are written");
+        assert!(len < written + (16 << 20), "{len} bytes when {written} are written");
+        for _ in 0..500 {
+            log.append(&[7; 1024]).unwrap();
+        }
+        written += 500 * RECORD;
+    }
+}
+
+#[test]
+fn a_disk_that_has_no_space_ahead_is_filled_to_its_end() {
+    let disk = SimDisk::new(1);
+    let (store, log, _) = appended_ahead(&disk);
+    disk.capacity(3 << 20);
+    let taken = (0..10_000).take_while(|_| log.append(&[7; 1024]).is_ok()).count();
+    assert!(taken * 1060 > 11 << 18, "only {taken} KiB of 3 MiB were taken");
+    assert!(matches!(log.append("more"), Err(Error::Failed { .. })));
+    drop((log, store));
+    disk.capacity(1 << 30);
+    let (_store, log, _) = appended_ahead(&disk);
+    assert_eq!(log.read(StartAt::Earliest).unwrap().map(Result::unwrap).count(), taken + 2);
 }

@@ -18,6 +18,14 @@ const ROLLED_STEP: u32 = 1 << 20;
 /// The largest step in which a segment grows.
 const LARGEST_STEP: u32 = 8 << 20;
 
+/// Space is allocated ahead of the appender from this much on: smaller steps cost less than waking a thread.
+const LEAST_AHEAD: u32 = 1 << 20;
+/// Pages are made ready in pieces of this size, so that nobody waits long for the process's map.
+const PIECE: u32 = 1 << 20;
+/// Pages are made ready for an appender that fills half a step in this time, in milliseconds. A slower one meets few
+/// page faults, and would have them written to disk twice: empty, and filled.
+const EAGER: u64 = 250;
+
 /// Appends frames to one segment. There is one at a time for a partition, kept under its append lock.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -29,6 +37,12 @@ pub(crate) struct Writer {
     sink: Sink,
     pos: Pos,
     allocated: u32,
+    /// Up to here an append needs to look at nothing else: all of it is allocated, and more need not be asked for.
+    easy: u32,
+    /// When more was asked for last.
+    asked: Millis,
+    /// Whether pages may be made ready ahead: not where a sync follows soon and writes what is dirty.
+    populates: bool,
     capacity: u32,
     next: u64,
     records: u64,
@@ -139,6 +153,9 @@ impl Writer {
             sink,
             pos: extent.pos,
             allocated,
+            easy: easy(extent.pos, allocated, capacity),
+            asked: Millis::default(),
+            populates: mapped && !shape.synced,
             capacity,
             next: extent.end,
             records: extent.records,
@@ -172,8 +189,52 @@ impl Writer {
         self.pos.index() + bytes <= self.capacity as usize && u32::try_from(end - self.segment.base).is_ok()
     }
 
-    /// Sees that `bytes` can be stored at the end without running out of space.
+    /// Whether `bytes` can be stored at the end, and no space need be asked for ahead.
     #[inline]
+    pub(crate) fn has_ready(&self, bytes: usize) -> bool {
+        self.pos.index() + bytes <= self.easy as usize
+    }
+
+    /// Whether the end of what is allocated comes near, which is said once for each time that it grows.
+    pub(crate) fn runs_short(&mut self, bytes: usize) -> bool {
+        let short = !self.has_ready(bytes) && self.easy < self.allocated;
+        if short {
+            self.easy = self.allocated;
+        }
+        short
+    }
+
+    /// The space to be made ready next, now that it is `now`.
+    pub(crate) fn ahead(&mut self, now: Millis) -> Option<Ahead> {
+        let step = self.allocated.min(LARGEST_STEP);
+        let to = self.allocated.saturating_add(step).min(self.capacity);
+        let eager = now.0.saturating_sub(self.asked.0) <= EAGER;
+        self.asked = now;
+        (to > self.allocated).then(|| Ahead {
+            file: Arc::clone(&self.file),
+            map: Arc::clone(&self.view.map),
+            from: self.allocated,
+            to,
+            populates: eager && self.populates,
+        })
+    }
+
+    /// Takes over what [`Ahead::allocate`] allocated, if it was for this writer.
+    pub(crate) fn extend(&mut self, ahead: &Ahead) {
+        if Arc::ptr_eq(&self.view.map, &ahead.map) && ahead.to > self.allocated {
+            self.grown(ahead.to);
+        }
+    }
+
+    fn grown(&mut self, allocated: u32) {
+        self.allocated = allocated;
+        self.easy = easy(self.pos, allocated, self.capacity);
+        if let Sink::Mapped(writer) = &mut self.sink {
+            writer.grow(allocated as usize);
+        }
+    }
+
+    /// Sees that `bytes` can be stored at the end without running out of space.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
         if self.pos.index() + bytes <= self.allocated as usize {
             return Ok(());
@@ -181,17 +242,19 @@ impl Writer {
         self.grow(bytes)
     }
 
-    #[cold]
     fn grow(&mut self, bytes: usize) -> Result<()> {
         let needed = u32::try_from(self.pos.index() + bytes).unwrap_or(self.capacity);
         let step = self.allocated.min(LARGEST_STEP);
-        let target = needed.saturating_add(step).next_multiple_of(4096).min(self.capacity);
+        let [least, target] =
+            [needed, needed.saturating_add(step)].map(|end| end.next_multiple_of(4096).min(self.capacity));
         let mapped = matches!(self.sink, Sink::Mapped(_));
-        allocate(self.file.as_ref(), mapped, self.allocated, target).at(&self.segment.path)?;
-        self.allocated = target;
-        if let Sink::Mapped(writer) = &mut self.sink {
-            writer.grow(target as usize);
-        }
+        let take = |target| allocate(self.file.as_ref(), mapped, self.allocated, target).map(|_| target);
+        let taken = match take(target) {
+            // Before the disk is full, the last of it is given out page by page.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && least < target => take(least),
+            taken => taken,
+        };
+        self.grown(taken.at(&self.segment.path)?);
         Ok(())
     }
 
@@ -251,6 +314,39 @@ impl Writer {
         self.segment.set_last(self.pos);
         Rolled { segment: self.segment, file: self.file, view: self.view, last: self.pos }
     }
+}
+
+/// Space behind what a writer has, on its way to being ready.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    file: Arc<dyn File>,
+    map: Arc<Map>,
+    from: u32,
+    to: u32,
+    populates: bool,
+}
+
+impl Ahead {
+    /// Allocates it. Must not run beside something that cuts the file.
+    pub(crate) fn allocate(&self) -> io::Result<()> {
+        self.file.allocate(u64::from(self.from), u64::from(self.to))
+    }
+
+    /// Makes its pages ready, where that pays. It may be cut meanwhile.
+    pub(crate) fn populate(&self) {
+        let mut from = self.from;
+        while self.populates && from < self.to {
+            let to = from.saturating_add(PIECE).min(self.to);
+            self.map.populate(from as usize..to as usize);
+            from = to;
+        }
+    }
+}
+
+/// How far an appender at `pos` gets before it asks for more: to the middle of its last step.
+fn easy(pos: Pos, allocated: u32, capacity: u32) -> u32 {
+    let left = allocated.saturating_sub(pos.0);
+    if allocated < LEAST_AHEAD || allocated == capacity { allocated } else { pos.0 + left / 2 }
 }
 
 /// Allocates up to `target`, and says whether blocks are really there, so that stores into a mapping are safe.

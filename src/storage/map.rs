@@ -144,6 +144,20 @@ impl Map {
             let _ = mapping.advise(memmap2::Advice::HugePage);
         }
     }
+
+    /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there. Changes no
+    /// byte, and waits for the kernel: for a background thread. The pages count as dirty. Advice: where a kernel does
+    /// not know it (Linux before 5.14), or the file has been cut meanwhile, the first store makes its page ready.
+    pub(crate) fn populate(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Region::File(mapping) = &self.region
+            && range.start < range.end
+            && range.end <= self.len
+        {
+            let start = range.start / Heap::PAGE * Heap::PAGE;
+            let _ = mapping.advise_range(memmap2::Advice::PopulateWrite, start, range.end - start);
+        }
+    }
 }
 
 impl Drop for Map {

@@ -151,17 +151,26 @@ impl LogCore {
     /// together, or the next in turn. A log that is compacted by key takes no record without one.
     #[inline]
     pub(crate) fn choose(&self, record: &Record<'_>, unkeyed: Option<u32>) -> Result<&Arc<PartitionCore>> {
-        self.check_key(record, 0)?;
-        let partitions = self.partitions();
-        let at = if partitions.len() == 1 {
-            0
-        } else {
-            match record.key_bytes() {
-                Some(key) => partition_of(key, self.partition_count()),
-                None => unkeyed.unwrap_or_else(|| self.next_turn()),
-            }
+        let Some(key) = record.key_bytes() else {
+            return match unkeyed {
+                Some(number) => self.check_key(false, 0).and_then(|()| self.partition(number)),
+                None => self.choose_unkeyed(),
+            };
         };
-        self.partition(at)
+        match self.partitions() {
+            [only] => Ok(only),
+            _ => self.partition(partition_of(key, self.partition_count())),
+        }
+    }
+
+    /// The partition for a record without a key, in turn.
+    #[inline]
+    pub(crate) fn choose_unkeyed(&self) -> Result<&Arc<PartitionCore>> {
+        self.check_key(false, 0)?;
+        match self.partitions() {
+            [only] => Ok(only),
+            _ => self.partition(self.next_turn()),
+        }
     }
 
     /// The partition for the next records without a key.
@@ -172,17 +181,17 @@ impl LogCore {
 
     /// Refuses a record without a key in a log that is compacted by key.
     #[inline]
-    pub(crate) fn check_key(&self, record: &Record<'_>, place: usize) -> Result<()> {
-        if self.keyed && record.key_bytes().is_none() {
-            return Err(Error::option(
-                "key",
-                format!(
-                    "is missing in record {place} of the batch: log {:?} keeps the latest record of every key",
-                    self.name
-                ),
-            ));
-        }
-        Ok(())
+    pub(crate) fn check_key(&self, has_key: bool, place: usize) -> Result<()> {
+        if self.keyed && !has_key { Err(self.no_key(place)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn no_key(&self, place: usize) -> Error {
+        let name = &self.name;
+        Error::option(
+            "key",
+            format!("is missing in record {place} of the batch: log {name:?} keeps the latest record of every key"),
+        )
     }
 
     pub(super) fn set_deleted(&self, deleted: bool) {

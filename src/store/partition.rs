@@ -62,9 +62,24 @@ impl Partition {
     /// Those of [`Log::append`](crate::Log::append).
     #[inline]
     pub fn append<'a>(&self, record: impl Into<Record<'a>>) -> Result<u64> {
-        let record = record.into();
-        self.log.check_key(&record, 0)?;
-        let appended = self.core.append(&record);
+        match record.into().into_plain() {
+            Ok(value) => self.append_value(value.as_slice()),
+            Err(record) => self.append_record(&record),
+        }
+    }
+
+    fn append_value(&self, value: &[u8]) -> Result<u64> {
+        self.log.check_key(false, 0)?;
+        self.appended(self.core.append_value(value))
+    }
+
+    fn append_record(&self, record: &Record<'_>) -> Result<u64> {
+        self.log.check_key(record.key_bytes().is_some(), 0)?;
+        self.appended(self.core.append(record))
+    }
+
+    #[inline]
+    fn appended(&self, appended: Result<u64>) -> Result<u64> {
         self.core.env().background.lend_a_hand();
         appended.map_err(|error| self.log.explain(error))
     }
@@ -81,7 +96,7 @@ impl Partition {
     {
         let records: Vec<Record<'a>> = records.into_iter().map(Into::into).collect();
         for (place, record) in records.iter().enumerate() {
-            self.log.check_key(record, place)?;
+            self.log.check_key(record.key_bytes().is_some(), place)?;
         }
         let appended = self.core.append_batch(&records);
         self.core.env().background.lend_a_hand();
