@@ -7,7 +7,6 @@ use crate::{Error, Result};
 
 /// Where a record stands: its partition, and its offset in that partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub struct Position {
     /// Number of the partition, from 0.
     pub partition: u32,

@@ -126,6 +126,7 @@ fn debug_prints_public_fields_by_their_names() {
     let dir = scratch();
     let log = in_cache().open(dir.path()).unwrap().log("shapes").unwrap();
     let at = log.append(Record::new("value").key("the-key")).unwrap();
+    assert_eq!(at, Position { partition: 0, offset: 0 });
     assert_eq!(format!("{at:?}"), "Position { partition: 0, offset: 0 }");
     let refused = log.partition(0).unwrap().read(StartAt::Offset(7)).unwrap_err();
     assert_eq!(format!("{refused:?}"), "OffsetOutOfRange { requested: 7, start: 0, end: 1 }");

@@ -29,7 +29,6 @@ pub struct Batch<M> {
 
 /// Where a group is in a partition of a log: what is to be kept with results that live elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Placemark {
     /// Name of the group.
     pub group: String,

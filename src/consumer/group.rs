@@ -19,7 +19,6 @@ pub struct Group {
 
 /// Where a group is in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct GroupPlacemark {
     /// Name of the log.
     pub log: String,
@@ -37,7 +36,6 @@ pub struct GroupPlacemark {
 
 /// What a reset did in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Reset {
     /// Number of the partition.
     pub partition: u32,

@@ -100,7 +100,6 @@ impl Stopper {
 
 /// How far a consumer is behind in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Lag {
     /// Number of the partition.
     pub partition: u32,
