@@ -36,7 +36,19 @@ pub(crate) struct Child {
 impl Child {
     /// Starts `test` of this binary as a child that works in `directory`.
     pub(crate) fn start(test: &str, directory: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(env::current_exe().unwrap())
+        Self::spawn(&mut Command::new(env::current_exe().unwrap()), test, directory, variables)
+    }
+
+    /// The same, for a child none of whose files may become longer than so many blocks of 512 bytes. What is over that
+    /// is an error to it, not the signal that would end it.
+    pub(crate) fn start_limited(test: &str, directory: &Path, variables: &[(&str, &str)], blocks: u64) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"trap "" XFSZ; ulimit -f "$1"; shift; exec "$@""#, "sh", &blocks.to_string()]);
+        Self::spawn(shell.arg(env::current_exe().unwrap()), test, directory, variables)
+    }
+
+    fn spawn(command: &mut Command, test: &str, directory: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut process = command
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(DIRECTORY, directory)
             .envs(variables.iter().copied())
