@@ -1,6 +1,7 @@
 //! A real process, killed in a loop with SIGKILL: what it had acknowledged is there, and each mode keeps its word.
 //!
-//! `PLACEMARK_KILLS` says how often each is killed.
+//! `PLACEMARK_KILLS` says how often each of the twelve is killed, ten times unless said; with 170 that makes 2,000 kills in
+//! about ten minutes. The last line of each test says how many it was.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -42,6 +44,18 @@ fn open(dir: &Path, durability: &str) -> Store {
     options().durability(durability).open(dir).unwrap()
 }
 
+/// The time that so many lives may take.
+fn limit() -> Duration {
+    WAIT * 2 + Duration::from_secs(10) * u32::try_from(kills()).unwrap()
+}
+
+/// Children killed so far, by the tests of this process together.
+static KILLED: AtomicU64 = AtomicU64::new(0);
+
+fn report() {
+    println!("{} children killed so far", KILLED.load(Ordering::Relaxed));
+}
+
 /// Opens the store in a child, saying so before and after, so that a kill can fall in between.
 fn open_in_child(dir: &Path) -> Store {
     child::say("opening");
@@ -66,6 +80,7 @@ fn one_life(test: &str, dir: &Path, durability: &str, round: u64, most: u64) -> 
         assert!(status.success(), "{test} under {durability}: {status}");
     } else {
         said.extend(child.kill());
+        KILLED.fetch_add(1, Ordering::Relaxed);
     }
     said
 }
@@ -136,7 +151,7 @@ fn check_lanes(log: &Log) -> [u64; 3] {
 
 #[test]
 fn what_was_acknowledged_before_a_kill_is_there_in_order_once_and_in_whole_batches() {
-    within(WAIT * 2, || {
+    within(limit(), || {
         for durability in DURABILITIES {
             let dir = scratch();
             let mut acknowledged = [0; 3];
@@ -156,6 +171,7 @@ fn what_was_acknowledged_before_a_kill_is_there_in_order_once_and_in_whole_batch
             }
             assert!(acknowledged.iter().all(|count| *count > 0), "{durability}: the child did nothing");
         }
+        report();
     });
 }
 
@@ -191,7 +207,7 @@ fn child_at_most_once() {
 
 #[test]
 fn at_most_once_hands_no_record_out_twice_whatever_is_killed() {
-    within(WAIT * 2, || {
+    within(limit(), || {
         for durability in DURABILITIES {
             let dir = scratch();
             fill(dir.path(), delivered());
@@ -207,6 +223,7 @@ fn at_most_once_hands_no_record_out_twice_whatever_is_killed() {
             let lost = reached - got.len() as u64;
             assert!(lost <= kills() * 2 * POLLED as u64, "{durability}: {lost} lost of {reached}");
         }
+        report();
     });
 }
 
@@ -228,7 +245,7 @@ fn child_at_least_once() {
 
 #[test]
 fn at_least_once_skips_no_record_and_repeats_none_that_was_committed() {
-    within(WAIT * 2, || {
+    within(limit(), || {
         for durability in DURABILITIES {
             let dir = scratch();
             fill(dir.path(), delivered());
@@ -247,6 +264,7 @@ fn at_least_once_skips_no_record_and_repeats_none_that_was_committed() {
             let placemark = store.group("group").placemarks().unwrap()[0].offset;
             assert!((committed..=got.len() as u64).contains(&placemark), "{durability}: {placemark}");
         }
+        report();
     });
 }
 
@@ -298,7 +316,7 @@ fn child_with_two_pipelines() {
 
 #[test]
 fn exactly_once_two_pipelines_in_a_row_leave_each_result_once() {
-    within(WAIT * 3, || {
+    within(limit(), || {
         for durability in DURABILITIES {
             let dir = scratch();
             let store = options().durability(Durability::Os).open(dir.path()).unwrap();
@@ -328,6 +346,7 @@ fn exactly_once_two_pipelines_in_a_row_leave_each_result_once() {
                 }
             }
         }
+        report();
     });
 }
 

@@ -4,14 +4,14 @@
 #[expect(dead_code, reason = "every test file uses its own part of it")]
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use placemark::{Durability, Error, LogOptions, Record, StartAt, Store};
 
 use common::child::{self, Child};
-use common::{Numbers, files, in_cache, offsets, options, scratch, values};
+use common::{Numbers, WAIT, files, in_cache, offsets, options, scratch, values, within};
 
 /// A closed store with one log of many segments and another of a single record.
 fn prepare(dir: &Path) {
@@ -134,6 +134,42 @@ fn a_store_is_open_in_one_process_and_a_killed_one_leaves_no_lock() {
     assert!(status.success());
     assert_eq!(said, ["locked"]);
     store.log("orders").unwrap().append("from the parent").unwrap();
+}
+
+#[test]
+fn child_that_races_to_open() {
+    let Some(dir) = child::directory() else { return };
+    let (store, mark) = (dir.join("store"), dir.join("mark"));
+    let mut held = 0;
+    while held < 20 {
+        match options().open(&store) {
+            Ok(open) => {
+                // Whoever has the store open is alone with the mark.
+                let mine = File::create_new(&mark);
+                assert!(mine.is_ok(), "two processes have the store open: {mine:?}");
+                open.log("orders").unwrap().append("from a racer").unwrap();
+                fs::remove_file(&mark).unwrap();
+                open.close().unwrap();
+                held += 1;
+                child::say(held);
+            }
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn processes_that_race_to_open_have_the_store_one_after_the_other() {
+    within(WAIT * 2, || {
+        let dir = scratch();
+        let racers: Vec<_> = (0..4).map(|_| Child::start("child_that_races_to_open", dir.path(), &[])).collect();
+        for racer in racers {
+            let (status, said) = racer.finish();
+            assert!(status.success() && said.len() == 20, "{status}: {said:?}");
+        }
+        assert_eq!(open_and_read(&dir.path().join("store"), "orders").unwrap(), (0..80).collect::<Vec<_>>());
+    });
 }
 
 #[test]
