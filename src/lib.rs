@@ -90,6 +90,7 @@ mod record;
 mod segment;
 pub mod storage;
 mod store;
+mod sync;
 mod transaction;
 mod types;
 

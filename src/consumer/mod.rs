@@ -11,7 +11,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use batch::{Batch, Placemark};
@@ -23,6 +22,7 @@ use crate::group::{Fetch, Fetched, MemberId, Mode};
 use crate::partition::Cursor;
 use crate::storage::{Deadline, Signal};
 use crate::store::{Handle, LogCore};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::Millis;
 use crate::{Entry, Error, Result, StartAt};
 use subscription::{Subscription, not_assigned, resolve};

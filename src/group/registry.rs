@@ -1,12 +1,13 @@
 //! The groups of a log that have members, or batches in flight, now.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::group::Group;
 use crate::partition::lock;
 use crate::storage::Stopwatch;
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::GroupId;
 
 /// One group on one log.

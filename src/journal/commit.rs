@@ -14,13 +14,14 @@
 //! the next opening finds out, and finishes it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::format::{DecidedPlacemark, Decision, Part};
 use crate::partition::{Encoded, Held, PartitionCore, lock};
 use crate::placemarks::{PlacemarkKey, SideLog};
 use crate::record::Record;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::LogId;
 use crate::{Error, Result};
 

@@ -1,14 +1,15 @@
 //! The path of an append: room, frame, publication, durability.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, encode_value, frame_len, record_len, value_len};
 use crate::partition::background::Chore;
 use crate::partition::{Appender, PartitionCore, lock};
 use crate::record::Record;
 use crate::segment::{FIRST_FRAME, Placed};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 use crate::types::Millis;
 use crate::{Durability, Error, Result};
 

@@ -4,14 +4,16 @@
 //! give, the work is done by whoever calls in, between two calls of the public interface: never where it was asked for,
 //! since locks are held there.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::partition::latch::lock;
 use crate::storage::{Deadline, Storage};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What can be asked for without an allocation, since appends ask for it: work that its owner knows already.
 pub(crate) trait Chore: Send + Sync {
@@ -214,19 +216,19 @@ impl State {
     }
 }
 
-thread_local! {
-    static ON_WORKER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+crate::sync::thread_local! {
+    static ON_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this is a background thread: the last handle of a store may be dropped by a job, which then must not wait
 /// for itself.
 fn on_worker() -> bool {
-    ON_WORKER.get()
+    ON_WORKER.with(Cell::get)
 }
 
 impl Queue {
     fn work(&self) {
-        ON_WORKER.set(true);
+        ON_WORKER.with(|on_worker| on_worker.set(true));
         let mut state = lock(&self.state);
         while !state.stopped {
             state.promote(|due| due.deadline.passed());

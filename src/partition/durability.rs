@@ -8,7 +8,6 @@
 //! the directory that names them. A crash before leaves any part of what was not synced, which recovery cuts or keeps
 //! by its vouchers; a crash after leaves all of it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::error::At;
 use crate::partition::{Appender, PartitionCore, lock};
 use crate::segment::{Rolled, Segment};
 use crate::storage::File;
+use crate::sync::atomic::Ordering;
 use crate::types::Pos;
 
 /// What a sync covers: taken under the append lock, synced without it.

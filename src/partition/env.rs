@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::partition::background::Background;
 use crate::partition::latch::lock;
 use crate::partition::report::Report;
 use crate::segment::{Recent, Segment};
 use crate::storage::Storage;
+use crate::sync::Mutex;
 use crate::types::CacheIdentity;
 use crate::{RecoveryMode, WriteMode};
 

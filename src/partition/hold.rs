@@ -1,11 +1,12 @@
 //! A partition held for a transaction: its offsets known, its space allocated, nothing written until it is decided.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use crate::format::{FRAME_HEADER, frame_len};
 use crate::partition::append::Need;
 use crate::partition::{Appender, PartitionCore};
 use crate::segment::Placed;
+use crate::sync::MutexGuard;
 use crate::types::Millis;
 use crate::{Durability, Error, Result};
 

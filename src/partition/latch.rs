@@ -1,8 +1,9 @@
 //! The one way in which a failure stops what follows it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Remembers the first failed write or sync. Every mutation asks it first, and nothing opens it again: after a failed

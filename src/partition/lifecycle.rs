@@ -1,8 +1,7 @@
 //! A partition is created, opened, woken by its first append, and closed.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{Ident, Manifest, Part, RecoveryPoint, State};
@@ -10,6 +9,8 @@ use crate::partition::roll::{MANIFEST, point};
 use crate::partition::{Appender, Commit, Env, Latch, PartitionCore, Settings, extent_of, lock};
 use crate::segment::{FIRST_FRAME, Segment, Writer, WriterShape};
 use crate::storage::{Signal, replace};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, RwLock};
 use crate::types::Millis;
 use crate::{Durability, Result};
 

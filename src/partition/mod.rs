@@ -27,8 +27,7 @@ mod roll;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub(crate) use append::Appended;
@@ -43,6 +42,8 @@ pub use report::{Cut, Damage, RecoveryReport};
 use crate::format::{Ident, Manifest};
 use crate::segment::{Extent, Rolled, Segment, Writer};
 use crate::storage::Signal;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::types::Millis;
 use crate::{Durability, Error, LogOptions, Result};
 

@@ -1,11 +1,11 @@
 //! The path of a read: position to segment, index, frame, record.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::format::decode_record;
 use crate::partition::{PartitionCore, Segments};
 use crate::segment::{Entry, FIRST_FRAME, Frame, Segment, View, find_frame, frame_at};
+use crate::sync::atomic::Ordering;
 use crate::types::{Millis, Pos};
 use crate::{Error, RecoveryMode, Result};
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use crate::partition::latch::lock;
+use crate::sync::Mutex;
 
 /// What opening a store and its logs found and did. It grows as logs open, and as salvage skips what is damaged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -15,12 +15,13 @@ mod tests;
 mod upkeep;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::format::{DecidedPlacemark, Ident, SideKey, SideValue};
 use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
+use crate::sync::Mutex;
 use crate::types::{GroupId, LogId, Millis};
 use crate::{Durability, Error, Result};
 

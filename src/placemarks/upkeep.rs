@@ -1,11 +1,10 @@
 //! Keeps the side log as small as what it says: when to compact, and how no placemark is lost by it.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use crate::Result;
 use crate::partition::lock;
 use crate::placemarks::SideLog;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Over what the last compaction left, so much may be added before the background compacts again.
 const SOFT: u64 = 1 << 20;

@@ -4,11 +4,12 @@
 //! distance between entries doubled. So its size does not depend on the segment's, and a small segment is indexed as
 //! finely as a large one is coarsely.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use crate::format::{self, IndexEntry};
 use crate::segment::{FIRST_FRAME, Segment, find_frame, frame_at, index_path};
 use crate::storage::{Mode, Storage};
+use crate::sync::RwLock;
 use crate::types::{Millis, Pos};
 
 /// Most entries an index holds: 24 B each, so that a partition stays under 64 KiB of heap.

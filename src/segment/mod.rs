@@ -6,8 +6,7 @@ mod index;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 pub use entry::{Entry, Headers};
 pub(crate) use frames::{Frame, FrameReader, find_frame, frame_at};
@@ -17,6 +16,8 @@ pub(crate) use writer::{Placed, Rolled, Writer, WriterShape};
 use crate::error::At;
 use crate::format::{HeaderFault, Ident, SealedSegment, Seed, SegmentHeader};
 use crate::storage::{Map, Mode, Storage, replace};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::types::{Millis, Pos};
 use crate::{Error, Result};
 

@@ -15,11 +15,13 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memmap2::MmapRaw;
+
+use crate::sync::atomic::AtomicUsize;
 
 /// A mapped file: readable up to where it has been filled.
 pub struct Map {

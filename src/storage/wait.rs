@@ -1,8 +1,10 @@
 //! Waiting: until when, and for what.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The moment at which a wait ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

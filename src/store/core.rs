@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::format::{Decision, Part, StoreFile};
 use crate::journal::{Journal, SEGMENT_BYTES};
@@ -11,6 +10,8 @@ use crate::partition::{Env, Floor, PartitionCore, Settings, lock};
 use crate::placemarks::SideLog;
 use crate::storage::{Lock, Signal};
 use crate::store::{LogCore, StoreOptions, directory};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{LogId, Millis};
 use crate::{Durability, Error, Result};
 

@@ -1,14 +1,15 @@
 //! One log: its options, and its partitions, which only ever become more.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use crate::group::Registry;
 use crate::partition::{PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
 use crate::store::partitioner::partition_of;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::LogId;
 use crate::{Compaction, Durability, Error, LogOptions, Result};
 
