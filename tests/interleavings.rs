@@ -185,9 +185,19 @@ fn what_was_acknowledged_or_read_under_sync_is_durable_and_no_committer_is_left_
             })
             .collect();
         let mut reader = log.read(StartAt::Earliest).unwrap();
-        let (seen, reading) =
-            (disk.clone(), thread::spawn(move || reader.recv_timeout(EVER).unwrap().unwrap().offset()));
-        let first = reading.join().unwrap();
+        let partition = log.partition(0).unwrap();
+        let reading = thread::spawn(move || {
+            // Looking, not waiting: whoever waits is woken when all is in place.
+            let first = loop {
+                match reader.next() {
+                    Some(entry) => break entry.unwrap().offset(),
+                    None => thread::yield_now(),
+                }
+            };
+            assert!(partition.end_offset() > first, "{first} was read above the readable end");
+            first
+        });
+        let (seen, first) = (disk.clone(), reading.join().unwrap());
         assert!(durable(&seen, "orders").contains(&first), "a record was readable before it was durable");
         let given: BTreeSet<u64> = appenders.into_iter().flat_map(|appender| appender.join().unwrap()).collect();
         assert_eq!(given, (0..6).collect());

@@ -28,6 +28,9 @@ struct Place {
     pos: Pos,
     /// How far frames were readable when last looked at.
     limit: Pos,
+    /// The partition's end when last looked at. It follows the segment's by a moment, and what lies between the two is
+    /// not read: nobody is to see a record at or behind the end.
+    end: u64,
     frame: Option<Open>,
     /// Whether a record of the frame at `pos` did not decode, though the checksum held.
     malformed: bool,
@@ -167,7 +170,7 @@ fn next_frame<'a>(bytes: &'a [u8], segment: &Segment, pos: Pos) -> Option<Frame<
 
 impl Place {
     fn at(segment: &Arc<Segment>, view: Arc<View>, pos: Pos) -> Self {
-        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), frame: None, malformed: false }
+        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), end: 0, frame: None, malformed: false }
     }
 }
 
@@ -256,9 +259,16 @@ impl Cursor {
             let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
             let intact = |frame: &Frame<'_>| !place.malformed && frame.is_intact(place.segment.seed);
             if let Some(frame) = frame_at(bytes, place.pos).filter(intact) {
+                let base = frame.base(place.segment.base);
+                if base >= place.end {
+                    place.end = self.partition.end();
+                    if base >= place.end {
+                        return Ok(false);
+                    }
+                }
                 place.frame = Some(Open {
                     end: Pos(place.pos.0 + frame.header.length),
-                    base: frame.base(place.segment.base),
+                    base,
                     timestamp: frame.header.timestamp,
                     record: frame.header.records_at(),
                     left: frame.header.count,
