@@ -8,12 +8,12 @@
 //! the directory that names them. A crash before leaves any part of what was not synced, which recovery cuts or keeps
 //! by its vouchers; a crash after leaves all of it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Result;
 use crate::error::At;
-use crate::partition::{Appender, PartitionCore, lock};
+use crate::partition::{Appender, PartitionCore};
 use crate::segment::{Rolled, Segment};
 use crate::storage::File;
 use crate::sync::atomic::Ordering;
@@ -54,31 +54,20 @@ impl PartitionCore {
 
     /// Waits for the leader, if there is one; true when this thread leads now, false when `end` is durable meanwhile.
     fn become_leader(&self, end: Option<u64>) -> Result<bool> {
-        let mut commit = lock(&self.commit);
-        loop {
-            if end.is_some_and(|end| self.durable.load(Ordering::Acquire) >= end) {
-                return Ok(false);
-            }
-            self.latch.check()?;
-            if !commit.leading {
-                commit.leading = true;
-                return Ok(true);
-            }
-            commit = self.committed.wait(commit).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.leader.take_turn(end, || self.durable.load(Ordering::Acquire), || self.latch.check())
     }
 
     /// Syncs what is written, publishes it, and wakes the others. A failure closes the latch before anyone is woken.
     fn lead(&self) -> Result<u64> {
         let synced = self.sync_once();
         let synced = synced.map_err(|error| self.latch.fail(&self.dir, error));
-        lock(&self.commit).leading = false;
-        self.committed.notify_all();
+        self.leader.finish();
         synced
     }
 
     fn sync_once(&self) -> Result<u64> {
-        let written = self.written();
+        let written = written_of(&self.lock_appender());
+        self.leader.covers(written.next);
         self.sync_files(&written)?;
         let mut appender = self.lock_appender();
         self.mark_durable(&mut appender, &written);
@@ -91,12 +80,8 @@ impl PartitionCore {
         let written = written_of(appender);
         self.sync_files(&written).map_err(|error| self.latch.fail(&self.dir, error))?;
         self.mark_durable(appender, &written);
-        self.committed.notify_all();
+        self.leader.wake_all();
         Ok(())
-    }
-
-    fn written(&self) -> Written {
-        written_of(&self.lock_appender())
     }
 
     fn sync_files(&self, written: &Written) -> Result<()> {

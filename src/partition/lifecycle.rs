@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{Ident, Manifest, Part, RecoveryPoint, State};
+use crate::partition::leader::Leader;
 use crate::partition::roll::{MANIFEST, point};
-use crate::partition::{Appender, Commit, Env, Latch, PartitionCore, Settings, extent_of, lock};
+use crate::partition::{Appender, Env, Latch, PartitionCore, Settings, extent_of, lock};
 use crate::segment::{FIRST_FRAME, Segment, Writer, WriterShape};
 use crate::storage::{Signal, replace};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, RwLock};
+use crate::sync::{Mutex, RwLock};
 use crate::types::Millis;
 use crate::{Durability, Result};
 
@@ -86,8 +87,7 @@ impl PartitionCore {
                 names_unsynced: false,
             }),
             manifest: Mutex::new(manifest),
-            commit: Mutex::new(Commit::default()),
-            committed: Condvar::new(),
+            leader: Leader::default(),
             interval_armed: AtomicBool::new(false),
             raising: AtomicBool::new(false),
         }))
@@ -165,7 +165,7 @@ impl PartitionCore {
         appender.writer = None;
         appender.rolled.clear();
         drop(appender);
-        self.committed.notify_all();
+        self.leader.wake_all();
         self.signal.notify();
         closed
     }

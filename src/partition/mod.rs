@@ -6,7 +6,7 @@
 //!    compacts or closes; never by an append that has room.
 //! 2. `appender`: where the next frame goes. Held while a frame is stored, while a new segment is made at a roll, and
 //!    over a sync only by a transaction that is being decided.
-//! 3. `commit`: who leads the sync, and how far it came. Held for moments.
+//! 3. that of `leader`: who leads the sync, and what it covers. Held for moments.
 //!
 //! Readers take none of them: they load what was published.
 
@@ -17,6 +17,7 @@ mod durability;
 mod env;
 mod hold;
 mod latch;
+mod leader;
 mod lifecycle;
 mod read;
 mod recovery;
@@ -40,10 +41,11 @@ pub(crate) use recovery::read_small;
 pub use report::{Cut, Damage, RecoveryReport};
 
 use crate::format::{Ident, Manifest};
+use crate::partition::leader::Leader;
 use crate::segment::{Extent, Rolled, Segment, Writer};
 use crate::storage::Signal;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::types::Millis;
 use crate::{Durability, Error, LogOptions, Result};
 
@@ -94,8 +96,7 @@ pub(crate) struct PartitionCore {
     segments: RwLock<Segments>,
     manifest: Mutex<Manifest>,
     appender: Mutex<Appender>,
-    commit: Mutex<Commit>,
-    committed: Condvar,
+    leader: Leader,
     /// Whether a sync within the interval is on its way.
     interval_armed: AtomicBool,
     /// Whether the offset ceiling is being raised.
@@ -117,13 +118,6 @@ struct Appender {
     settings: Settings,
     /// Names of segments that `sync_dir` has not yet made durable.
     names_unsynced: bool,
-}
-
-/// Who syncs.
-#[derive(Debug, Default)]
-struct Commit {
-    /// Whether a thread is syncing for all.
-    leading: bool,
 }
 
 impl PartitionCore {
@@ -163,7 +157,7 @@ impl PartitionCore {
     /// Stops all that would change the partition, because of a failure elsewhere that it cannot go on from.
     pub(crate) fn fail(&self, path: &Path, error: Error) -> Error {
         let error = self.latch.fail(path, error);
-        self.committed.notify_all();
+        self.leader.wake_all();
         self.signal.notify();
         error
     }
@@ -176,7 +170,7 @@ impl PartitionCore {
     /// Refuses every further change, because of a failure elsewhere.
     pub(crate) fn close_latch(&self, error: &Error) {
         self.latch.close(error);
-        self.committed.notify_all();
+        self.leader.wake_all();
     }
 
     /// Whether any segment is full.
