@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "every test file uses its own part of it")]
 mod common;
 
+use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -170,6 +171,31 @@ fn processes_that_race_to_open_have_the_store_one_after_the_other() {
         }
         assert_eq!(open_and_read(&dir.path().join("store"), "orders").unwrap(), (0..80).collect::<Vec<_>>());
     });
+}
+
+#[test]
+fn child_that_changes_its_working_directory() {
+    let Some(dir) = child::directory() else { return };
+    env::set_current_dir(&dir).unwrap();
+    let store = in_cache().open("data").unwrap();
+    let early = store.log_with("early", LogOptions::new().segment_bytes(64 << 10)).unwrap();
+    env::set_current_dir("/").unwrap();
+    for _ in 0..100 {
+        early.append(vec![7; 10_000]).unwrap();
+    }
+    store.log("late").unwrap().append("1").unwrap();
+    store.close().unwrap();
+    child::say("closed");
+}
+
+#[test]
+fn a_store_opened_by_a_relative_path_stays_where_it_is_when_the_process_goes_elsewhere() {
+    let dir = scratch();
+    let (status, said) = Child::start("child_that_changes_its_working_directory", dir.path(), &[]).finish();
+    assert!(status.success(), "{status}");
+    assert_eq!(said, ["closed"]);
+    assert_eq!(open_and_read(&dir.path().join("data"), "early").unwrap().len(), 100);
+    assert_eq!(open_and_read(&dir.path().join("data"), "late").unwrap(), [0]);
 }
 
 #[test]

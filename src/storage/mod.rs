@@ -26,7 +26,7 @@ mod wait;
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ pub trait Lock: Debug + Send + Sync {}
 pub trait Storage: Debug + Send + Sync + 'static {
     /// Opens a file. A symbolic link in its last part is refused.
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>>;
+
+    /// The same path from the root, so that it stays the same whatever the process makes its working directory later.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        std::path::absolute(path)
+    }
 
     /// What stands at `path`, without following a symbolic link; `None` when nothing does.
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;

@@ -46,13 +46,11 @@ pub(super) fn journal_ident(env: &Env) -> Ident {
     Ident { store: env.store, log: LogId::JOURNAL, partition: 0 }
 }
 
-/// Sees to it that `path` is a directory, made durable with its parents when it is new. A symbolic link is refused: what
+/// Sees to it that `path`, from here on absolute, is a directory, made durable with its parents when it is new. A symbolic link is refused: what
 /// it points to could change while the store is open.
 pub(super) fn prepare(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
-    let mut dir: PathBuf = path.components().collect();
-    if dir.as_os_str().is_empty() {
-        dir.push(".");
-    }
+    let wanted = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let dir: PathBuf = storage.absolute(wanted).at(wanted)?.components().collect();
     match storage.kind(&dir).at(&dir)? {
         Some(Kind::Directory) => {}
         Some(Kind::File) => {
@@ -94,11 +92,7 @@ fn make_directories(storage: &dyn Storage, dir: &Path) -> Result<()> {
 }
 
 fn parent_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        None => path.to_path_buf(),
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_path_buf(),
-    }
+    path.parent().unwrap_or(path).to_path_buf()
 }
 
 /// Locks the store, against other processes and against this one.
