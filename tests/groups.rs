@@ -366,6 +366,21 @@ fn lag_counts_what_can_be_delivered_and_reaches_0() {
 }
 
 #[test]
+fn lag_counts_what_was_dropped_and_not_what_is_in_other_hands() {
+    let dir = scratch();
+    let log = filled(&store(&dir), "orders", 10);
+    let mut consumer = member(&log, "group", 3);
+    let [first, second] = [take(&mut consumer), take(&mut consumer)];
+    assert_eq!(lag(&consumer).0, 4);
+    drop(first);
+    assert_eq!(lag(&consumer).0, 3 + 4, "what is in flight behind what was dropped is no lag");
+    second.commit().unwrap();
+    assert_eq!(lag(&consumer).0, 3 + 4);
+    take(&mut consumer).commit().unwrap();
+    assert_eq!(lag(&consumer).0, 4);
+}
+
+#[test]
 fn a_reset_is_refused_while_the_group_is_active_and_says_from_where_to_where() {
     let dir = scratch();
     let store1 = store(&dir);

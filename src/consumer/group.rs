@@ -80,7 +80,7 @@ impl Group {
                     partition: key.partition,
                     offset: placemark.offset,
                     end: partition.end(),
-                    lag: partition.backlog(placemark.offset)?.records,
+                    lag: partition.backlog(placemark.offset..u64::MAX)?.records,
                     committed_at: placemark.committed_at.to_time(),
                 });
             }

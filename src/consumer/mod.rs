@@ -193,22 +193,24 @@ impl<M> Consumer<M> {
         placemark.map(|placemark| placemark.offset)
     }
 
-    /// How far this consumer is behind, for each partition assigned to it.
+    /// How far this consumer is behind, for each partition assigned to it: what is still to be delivered, for the first
+    /// time or again.
     pub fn lag(&self) -> Result<Vec<Lag>> {
         self.check_open()?;
         let mut all = Vec::new();
         for number in self.assignment() {
-            let Some(position) = self.position(number) else { continue };
+            let undelivered = self.subscription.group.members().undelivered(number);
             let partition = self.subscription.log.partition(number)?;
-            let backlog = partition.backlog(position)?;
+            let mut lag = Lag { partition: number, records: 0, bytes: 0, age: Duration::ZERO };
             let now = Millis(self.subscription.store.env().storage.now());
-            let age = backlog.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
-            all.push(Lag {
-                partition: number,
-                records: backlog.records,
-                bytes: backlog.bytes,
-                age: Duration::from_millis(age),
-            });
+            for range in undelivered {
+                let backlog = partition.backlog(range)?;
+                lag.records += backlog.records;
+                lag.bytes += backlog.bytes;
+                let age = backlog.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
+                lag.age = lag.age.max(Duration::from_millis(age));
+            }
+            all.push(lag);
         }
         Ok(all)
     }

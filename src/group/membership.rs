@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::assignment::assign;
@@ -208,6 +209,11 @@ impl Group {
     /// The next offset to be delivered.
     pub(crate) fn position(&self, partition: u32) -> Option<u64> {
         self.share(partition).map(|share| share.progress.position())
+    }
+
+    /// All offsets that are to be delivered, whether there are records yet or not.
+    pub(crate) fn undelivered(&self, partition: u32) -> Vec<Range<u64>> {
+        self.share(partition).map(|share| share.progress.undelivered().collect()).unwrap_or_default()
     }
 
     /// The next offset to be committed.

@@ -98,6 +98,11 @@ impl Progress {
         })
     }
 
+    /// All that is to be delivered: what was dropped, then what was never delivered.
+    pub(crate) fn undelivered(&self) -> impl Iterator<Item = Range<u64>> {
+        self.dropped.iter().chain(std::iter::once(self.frontier..u64::MAX))
+    }
+
     /// Whether something waits to be delivered again.
     pub(crate) fn has_dropped(&self) -> bool {
         !self.dropped.is_empty()

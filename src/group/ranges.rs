@@ -21,6 +21,11 @@ impl Ranges {
         self.0.first_key_value().map(|(&start, &end)| start..end)
     }
 
+    /// All ranges, lowest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|(&start, &end)| start..end)
+    }
+
     /// Adds offsets; ranges that then touch become one.
     pub(crate) fn insert(&mut self, range: Range<u64>) {
         let Range { mut start, mut end } = range;
@@ -121,7 +126,7 @@ mod tests {
                         prop_assert_eq!(ranges.reach(start), reach);
                     }
                 }
-                let all: Vec<_> = ranges.0.iter().map(|(&start, &end)| start..end).collect();
+                let all: Vec<_> = ranges.iter().collect();
                 prop_assert_eq!(&all, &runs(&model));
                 prop_assert_eq!(ranges.first(), all.first().cloned());
             }

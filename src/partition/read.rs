@@ -1,5 +1,6 @@
 //! The path of a read: position to segment, index, frame, record.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::format::decode_record;
@@ -61,7 +62,7 @@ impl PartitionCore {
     /// Reads from `offset` on, which must be in `start..=end`.
     pub(crate) fn cursor(self: &Arc<Self>, offset: u64) -> Result<Cursor> {
         self.check_offset(offset)?;
-        Ok(Cursor { partition: Arc::clone(self), place: None, next: offset, skipped: 0 })
+        Ok(Cursor::new(self, offset))
     }
 
     pub(crate) fn check_offset(&self, offset: u64) -> Result<()> {
@@ -79,69 +80,96 @@ impl PartitionCore {
     pub(crate) fn offset_at_time(self: &Arc<Self>, time: Millis) -> Result<u64> {
         let end = self.end();
         for segment in self.segments().iter().filter(|segment| segment.newest() >= time) {
-            let view = self.view(segment)?;
-            let floor = view.index.floor_time(time);
-            let place = Some(Place::at(segment, view, floor));
-            let mut cursor = Cursor { partition: Arc::clone(self), place, next: segment.base, skipped: 0 };
-            let after = segment.end();
-            while let Some(entry) = cursor.next()? {
-                if entry.millis() >= time {
-                    return Ok(entry.offset());
-                }
-                if segment.last().is_some() && entry.offset() + 1 >= after {
-                    break;
-                }
+            match self.offset_in(segment, time) {
+                Ok(None) => {}
+                Ok(Some(offset)) => return Ok(offset),
+                Err(error) => self.unless_gone(segment, error)?,
             }
         }
         Ok(end)
     }
 
-    /// What is to be read from `from` to the end.
-    pub(crate) fn backlog(self: &Arc<Self>, from: u64) -> Result<Backlog> {
-        let end = self.end();
-        let from = from.max(self.start());
-        if from >= end {
-            return Ok(Backlog::default());
+    /// The same in one segment.
+    fn offset_in(self: &Arc<Self>, segment: &Arc<Segment>, time: Millis) -> Result<Option<u64>> {
+        let view = self.view(segment)?;
+        let floor = view.index.floor_time(time);
+        let place = Some(Place::at(segment, view, floor));
+        let mut cursor = Cursor { place, ..Cursor::new(self, segment.base) };
+        let after = segment.end();
+        while let Some(entry) = cursor.next()? {
+            if entry.millis() >= time {
+                return Ok(Some(entry.offset()));
+            }
+            if segment.last().is_some() && entry.offset() + 1 >= after {
+                break;
+            }
         }
+        Ok(None)
+    }
+
+    /// What there is to be read in a range of offsets, as far as it is readable.
+    pub(crate) fn backlog(self: &Arc<Self>, range: Range<u64>) -> Result<Backlog> {
+        let range = range.start.max(self.start())..range.end.min(self.end());
         let mut backlog = Backlog::default();
-        let mut first = self.cursor(from)?;
-        backlog.oldest = first.next()?.map(|entry| entry.millis());
-        for segment in self.segments().iter() {
-            if segment.end() <= from && segment.last().is_some() {
+        if range.is_empty() {
+            return Ok(backlog);
+        }
+        let mut first = Cursor::new(self, range.start);
+        let first = first.next()?.filter(|entry| entry.offset() < range.end);
+        backlog.oldest = first.map(|entry| entry.millis());
+        for segment in self.segments().iter().filter(|segment| segment.base < range.end) {
+            if segment.end() <= range.start && segment.last().is_some() {
                 continue;
             }
-            let whole = segment.last().filter(|last| segment.base >= from && segment.readable() == *last);
-            if let Some(last) = whole {
-                backlog.records += segment.records();
-                backlog.bytes += u64::from(last.0.saturating_sub(FIRST_FRAME.0));
-            } else {
-                self.count_part(segment, from, &mut backlog)?;
+            let inside = segment.base >= range.start && segment.end() <= range.end;
+            match segment.last().filter(|last| inside && segment.readable() == *last) {
+                Some(last) => {
+                    backlog.records += segment.records();
+                    backlog.bytes += u64::from(last.0.saturating_sub(FIRST_FRAME.0));
+                }
+                None => {
+                    let counted = self.count_part(segment, &range, &mut backlog);
+                    counted.or_else(|error| self.unless_gone(segment, error))?;
+                }
             }
         }
         Ok(backlog)
     }
 
-    /// Counts frame by frame what of a segment is readable from `from` on.
-    fn count_part(&self, segment: &Arc<Segment>, from: u64, backlog: &mut Backlog) -> Result<()> {
+    /// Counts frame by frame what of a segment is in the range.
+    fn count_part(&self, segment: &Arc<Segment>, range: &Range<u64>, backlog: &mut Backlog) -> Result<()> {
         let view = self.view(segment)?;
         let limit = segment.readable();
         let bytes = view.map.bytes(0..limit.index()).unwrap_or_default();
-        let mut pos = view.index.floor(from);
+        let mut pos = view.index.floor(range.start);
         while pos < limit {
             let Some(frame) = next_frame(bytes, segment, pos) else { break };
-            let (base, end) = (frame.base(segment.base), frame.end(segment.base));
-            if base >= from {
-                backlog.records += u64::from(frame.header.count);
-                backlog.bytes += u64::from(frame.next().0 - frame.pos.0);
-            } else if end > from {
-                let left = records_from(&frame, base, from);
-                backlog.records += u64::from(left);
-                let all = u64::from(frame.next().0 - frame.pos.0);
-                backlog.bytes += all * u64::from(left) / u64::from(frame.header.count.max(1));
-            }
             pos = frame.next();
+            let (base, end) = (frame.base(segment.base), frame.end(segment.base));
+            if base >= range.end {
+                break;
+            }
+            let size = u64::from(frame.next().0 - frame.pos.0);
+            if base >= range.start && end <= range.end {
+                backlog.records += u64::from(frame.header.count);
+                backlog.bytes += size;
+            } else if end > range.start {
+                let records = records_in(&frame, base, range);
+                backlog.records += u64::from(records);
+                backlog.bytes += size * u64::from(records) / u64::from(frame.header.count.max(1));
+            }
         }
         Ok(())
+    }
+
+    /// Forgives an error about a segment that was given up, or rewritten, while it was being looked at.
+    fn unless_gone(&self, segment: &Arc<Segment>, error: Error) -> Result<()> {
+        if self.lists(segment) { Err(error) } else { Ok(()) }
+    }
+
+    /// Whether a segment is still one of the partition's.
+    fn lists(&self, segment: &Arc<Segment>) -> bool {
+        self.segments().iter().any(|listed| Arc::ptr_eq(listed, segment))
     }
 
     fn view(&self, segment: &Arc<Segment>) -> Result<Arc<View>> {
@@ -149,16 +177,16 @@ impl PartitionCore {
     }
 }
 
-/// How many records of a frame have an offset of at least `from`.
-fn records_from(frame: &Frame<'_>, base: u64, from: u64) -> u32 {
+/// How many records of a frame are in the range.
+fn records_in(frame: &Frame<'_>, base: u64, range: &Range<u64>) -> u32 {
     let mut at = frame.header.records_at();
-    let mut left = 0;
+    let mut inside = 0;
     for _ in 0..frame.header.count {
         let Some(record) = decode_record(frame.bytes, at) else { break };
-        left += u32::from(base + u64::from(record.delta) >= from);
+        inside += u32::from(range.contains(&(base + u64::from(record.delta))));
         at = record.next as usize;
     }
-    left
+    inside
 }
 
 /// The frame at `pos` by its header, or the next intact one when that is damaged.
@@ -175,6 +203,10 @@ impl Place {
 }
 
 impl Cursor {
+    fn new(partition: &Arc<PartitionCore>, next: u64) -> Self {
+        Self { partition: Arc::clone(partition), place: None, next, skipped: 0 }
+    }
+
     /// The offset that is wanted next.
     pub(crate) fn position(&self) -> u64 {
         self.next
@@ -254,7 +286,15 @@ impl Cursor {
             }
             if place.view.map.filled() < place.limit.index() {
                 // The mapping was made before this was written.
-                place.view = self.partition.view(&place.segment)?;
+                match self.partition.view(&place.segment) {
+                    Ok(view) => place.view = view,
+                    // Given up meanwhile, with what lies behind the mapping.
+                    Err(_) if !self.partition.lists(&place.segment) => {
+                        self.place = None;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
             let intact = |frame: &Frame<'_>| !place.malformed && frame.is_intact(place.segment.seed);
@@ -330,6 +370,11 @@ impl Cursor {
             Ok(view) => {
                 let pos = pos(&view);
                 self.place = Some(Place::at(segment, view, pos));
+                Ok(())
+            }
+            // It was given up or rewritten since the list was looked at: the list of now says where to go on.
+            Err(_) if !self.partition.lists(segment) => {
+                self.place = None;
                 Ok(())
             }
             Err(Error::Corrupt { path, .. }) if self.partition.env.recovery_mode == RecoveryMode::Salvage => {

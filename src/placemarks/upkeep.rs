@@ -100,7 +100,7 @@ impl SideLog {
         lock(&self.table).set_bound(self.partition.written_end());
         self.partition.roll()?;
         let left = self.partition.compact(&|key, offset| lock(&self.table).keeps(key, offset))?;
-        let backlog = self.partition.backlog(self.partition.start())?;
+        let backlog = self.partition.backlog(0..u64::MAX)?;
         self.upkeep.compacted(left, backlog.bytes);
         Ok(())
     }
