@@ -122,15 +122,12 @@ impl PartitionCore {
                 continue;
             }
             let inside = segment.base >= range.start && segment.end() <= range.end;
-            match segment.last().filter(|last| inside && segment.readable() == *last) {
-                Some(last) => {
-                    backlog.records += segment.records();
-                    backlog.bytes += u64::from(last.0.saturating_sub(FIRST_FRAME.0));
-                }
-                None => {
-                    let counted = self.count_part(segment, &range, &mut backlog);
-                    counted.or_else(|error| self.unless_gone(segment, error))?;
-                }
+            if let Some(last) = segment.last().filter(|last| inside && segment.readable() == *last) {
+                backlog.records += segment.records();
+                backlog.bytes += u64::from(last.0.saturating_sub(FIRST_FRAME.0));
+            } else {
+                let counted = self.count_part(segment, &range, &mut backlog);
+                counted.or_else(|error| self.unless_gone(segment, error))?;
             }
         }
         Ok(backlog)
