@@ -86,10 +86,18 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// An offset, or a version of a placemark: so large that none is reached by counting, and sums do not overflow.
+    pub(super) fn counter(&mut self) -> Option<u64> {
+        self.varint().filter(|value| *value <= LARGEST_COUNTER)
+    }
+
     pub(super) fn varint32(&mut self) -> Option<u32> {
         self.varint().and_then(|value| u32::try_from(value).ok())
     }
 }
+
+/// Offsets and versions stay below 2^63.
+const LARGEST_COUNTER: u64 = u64::MAX >> 1;
 
 /// Appends a number in LEB128.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {

@@ -65,7 +65,7 @@ impl Decision {
         for _ in 0..fields.varint()? {
             let log = LogId(fields.varint32()?);
             let partition = fields.varint32()?;
-            let base = fields.varint()?;
+            let base = fields.counter()?;
             let timestamp = Millis(fields.varint()?);
             let count = fields.varint32()?;
             let len = usize::try_from(fields.varint()?).ok()?;
@@ -77,8 +77,8 @@ impl Decision {
                 group: GroupId(fields.varint32()?),
                 log: LogId(fields.varint32()?),
                 partition: fields.varint32()?,
-                offset: fields.varint()?,
-                version: fields.varint()?,
+                offset: fields.counter()?,
+                version: fields.counter()?,
             });
         }
         fields.is_empty().then_some(decision)

@@ -110,8 +110,10 @@ impl SideValue {
     pub(crate) fn decode(key: &SideKey, bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields::new(bytes);
         match key {
-            SideKey::Placemark { .. } => Some(Self::Placemark { offset: fields.varint()?, version: fields.varint()? }),
-            _ => fields.varint().map(Self::Number),
+            SideKey::Placemark { .. } => {
+                Some(Self::Placemark { offset: fields.counter()?, version: fields.counter()? })
+            }
+            _ => fields.counter().map(Self::Number),
         }
     }
 }

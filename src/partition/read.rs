@@ -427,7 +427,14 @@ impl Cursor {
         let mut before: Option<Frame<'_>> = None;
         let mut unclaimed = wanted < place.segment.end();
         while place.pos < limit {
-            let Some(frame) = next_frame(bytes, &place.segment, place.pos) else { return };
+            let found = next_frame(bytes, &place.segment, place.pos);
+            let is_floor = found.is_some_and(|frame| frame.pos == place.pos && frame.base(base) <= wanted);
+            if before.is_none() && !is_floor && place.pos > FIRST_FRAME {
+                // Not what the index says, or damaged: the walk is to be right without it.
+                place.pos = FIRST_FRAME;
+                continue;
+            }
+            let Some(frame) = found else { return };
             // A damaged frame may have held the offset: the read is to meet it, unless the one behind begins below.
             if frame.pos > place.pos && frame.base(base) > wanted {
                 return;

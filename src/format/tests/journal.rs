@@ -12,15 +12,20 @@ fn decisions() -> impl Strategy<Value = Decision> {
         |((log, partition, base, timestamp, count), records)| Part {
             log: LogId(log),
             partition,
-            base,
+            base: base >> 1,
             timestamp: Millis(timestamp),
             count,
             records,
         },
     );
-    let placemark = any::<(u32, u32, u32, u64, u64)>().prop_map(|(group, log, partition, offset, version)| {
-        DecidedPlacemark { group: GroupId(group), log: LogId(log), partition, offset, version }
-    });
+    let placemark =
+        any::<(u32, u32, u32, u64, u64)>().prop_map(|(group, log, partition, offset, version)| DecidedPlacemark {
+            group: GroupId(group),
+            log: LogId(log),
+            partition,
+            offset: offset >> 1,
+            version: version >> 1,
+        });
     (prop::collection::vec(part, 0..5), prop::collection::vec(placemark, 0..5))
         .prop_map(|(parts, placemarks)| Decision { parts, placemarks })
 }

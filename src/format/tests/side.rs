@@ -24,7 +24,7 @@ fn keys() -> impl Strategy<Value = SideKey> {
 
 proptest! {
     #[test]
-    fn keys_and_values_come_back(key in keys(), offset in any::<u64>(), version in any::<u64>()) {
+    fn keys_and_values_come_back(key in keys(), offset in 0..1_u64 << 63, version in 0..1_u64 << 63) {
         let bytes = key.encode();
         prop_assert_eq!(SideKey::decode(&bytes), Some(key.clone()));
         let value = match key {
@@ -80,6 +80,19 @@ fn kinds_and_tails_that_are_not_known_are_left_to_who_knows_them() {
         let named = matches!(key, SideKey::Group { .. } | SideKey::Log { .. });
         bytes.push(if named { 0xff } else { 0 });
         assert_eq!(SideKey::decode(&bytes), None, "{key:?} with a byte more");
+    }
+}
+
+#[test]
+fn offsets_and_versions_that_no_one_can_count_to_are_refused() {
+    let most = (1_u64 << 63) - 1;
+    for (key, _) in samples::side() {
+        for (number, fits) in [(most, true), (most + 1, false), (u64::MAX, false)] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, number);
+            bytes.extend_from_within(..);
+            assert_eq!(SideValue::decode(&key, &bytes).is_some(), fits, "{key:?}: {number}");
+        }
     }
 }
 
