@@ -297,6 +297,44 @@ fn salvage_skips_exactly_the_damaged_frames_lists_them_and_goes_on() {
 }
 
 #[test]
+fn salvage_keeps_what_is_left_of_a_segment_that_was_cut_and_goes_on_behind_it() {
+    for close in [true, false] {
+        let source = scratch();
+        let store = options().durability(Durability::Sync).open(source.path()).unwrap();
+        let partition = store.log("orders").unwrap().partition(0).unwrap();
+        for number in 0..10 {
+            partition.append(value(number)).unwrap();
+        }
+        store.sync().unwrap();
+        drop(partition);
+        let killed = files::image(source.path());
+        store.close().unwrap();
+        let dir = if close { source } else { killed };
+        let segment = only_segment(dir.path());
+        let frame = files::frames(&segment)[6].clone();
+        files::truncate(&segment, frame.start + 10);
+        assert_eq!(damage(&options().open(dir.path()).unwrap()).0, segment);
+
+        let store = options().recovery_mode(RecoveryMode::Salvage).open(dir.path()).unwrap();
+        let partition = orders(&store).unwrap();
+        let expected: Vec<_> = (0..6).map(value).collect();
+        assert_eq!(values(partition.read(StartAt::Earliest).unwrap()), expected);
+        assert_eq!(values(partition.read(StartAt::Offset(4)).unwrap()), expected[4..]);
+        let listed = store.recovery().damage();
+        assert_eq!(listed.iter().map(|damage| damage.offsets.clone()).collect::<Vec<_>>(), vec![6..10], "{listed:?}");
+        assert_eq!(partition.append(value(10)).unwrap(), 10);
+        let read = offsets(partition.read(StartAt::Earliest).unwrap());
+        assert_eq!(read, [0, 1, 2, 3, 4, 5, 10]);
+        drop(partition);
+        store.close().unwrap();
+        // What is missing is missing for those who did not ask to go on without it, and the rest is there.
+        let store = options().open(dir.path()).unwrap();
+        assert_eq!(damage(&store), (segment, frame.start));
+        assert_eq!(values(orders(&store).unwrap().read(StartAt::Offset(10)).unwrap()), [value(10)]);
+    }
+}
+
+#[test]
 fn damage_in_a_sealed_segment_is_met_by_the_read_and_the_rest_goes_on() {
     let dir = scratch();
     let store = in_cache().open(dir.path()).unwrap();

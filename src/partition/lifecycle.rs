@@ -114,7 +114,7 @@ impl PartitionCore {
             let Some(segment) = self.segments().last().map(Arc::clone) else { return Err(crate::Error::Closed) };
             let extent = extent_of(&manifest);
             // Its index is needed complete before frames are added to it.
-            let view = segment.view(self.env.storage.as_ref(), |_| ())?;
+            let view = segment.view(self.env.storage.as_ref(), self.env.recovery_mode, |_| ())?;
             let writer = Writer::resume(&shape, segment, Arc::clone(&view.index), &extent)?;
             manifest.state = State::Open(self.env.identity);
             manifest.ceiling = ceiling_for(durability, next);

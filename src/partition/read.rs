@@ -137,7 +137,7 @@ impl PartitionCore {
     fn count_part(&self, segment: &Arc<Segment>, range: &Range<u64>, backlog: &mut Backlog) -> Result<()> {
         let view = self.view(segment)?;
         let limit = segment.readable();
-        let bytes = view.map.bytes(0..limit.index()).unwrap_or_default();
+        let bytes = view.bytes(limit);
         let mut pos = view.index.floor(range.start);
         while pos < limit {
             let Some(frame) = next_frame(bytes, segment, pos) else { break };
@@ -170,7 +170,7 @@ impl PartitionCore {
     }
 
     fn view(&self, segment: &Arc<Segment>) -> Result<Arc<View>> {
-        segment.view(self.env.storage.as_ref(), |recent| self.env.remember(recent))
+        segment.view(self.env.storage.as_ref(), self.env.recovery_mode, |recent| self.env.remember(recent))
     }
 }
 
@@ -281,8 +281,8 @@ impl Cursor {
                     continue;
                 }
             }
-            if place.view.map.filled() < place.limit.index() {
-                // The mapping was made before this was written.
+            if place.view.map.filled() <= place.pos.index() {
+                // The mapping was made before this was written, or the file has been cut.
                 match self.partition.view(&place.segment) {
                     Ok(view) => place.view = view,
                     // Given up meanwhile, with what lies behind the mapping.
@@ -293,7 +293,7 @@ impl Cursor {
                     Err(error) => return Err(error),
                 }
             }
-            let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
+            let bytes = place.view.bytes(place.limit);
             let intact = |frame: &Frame<'_>| !place.malformed && frame.is_intact(place.segment.seed);
             if let Some(frame) = frame_at(bytes, place.pos).filter(intact) {
                 let base = frame.base(place.segment.base);
@@ -328,7 +328,7 @@ impl Cursor {
             };
             return Err(Error::corrupt(path, u64::from(place.pos.0), reason));
         }
-        let bytes = place.view.map.bytes(0..place.limit.index()).unwrap_or_default();
+        let bytes = place.view.bytes(place.limit);
         let behind = Pos(place.pos.0.saturating_add(8));
         let (to, offset) = match find_frame(bytes, place.segment.seed, behind) {
             Some(frame) => (frame.pos, frame.base(place.segment.base)),
@@ -423,7 +423,7 @@ impl Cursor {
         let Some(place) = &mut self.place else { return };
         let (seed, base) = (place.segment.seed, place.segment.base);
         let limit = place.segment.readable();
-        let bytes = place.view.map.bytes(0..limit.index()).unwrap_or_default();
+        let bytes = place.view.bytes(limit);
         let mut before: Option<Frame<'_>> = None;
         let mut unclaimed = wanted < place.segment.end();
         while place.pos < limit {

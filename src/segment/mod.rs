@@ -19,7 +19,7 @@ use crate::storage::{Map, Mode, Storage, replace};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::types::{Millis, Pos};
-use crate::{Error, Result};
+use crate::{Error, RecoveryMode, Result};
 
 /// Where the first frame begins.
 pub(crate) const FIRST_FRAME: Pos = Pos(64);
@@ -59,6 +59,14 @@ pub(crate) struct Segment {
 pub(crate) struct View {
     pub(crate) map: Arc<Map>,
     pub(crate) index: Arc<Index>,
+}
+
+impl View {
+    /// Its bytes up to `limit`, or as far as the mapping goes.
+    #[inline]
+    pub(crate) fn bytes(&self, limit: Pos) -> &[u8] {
+        self.map.bytes(0..limit.index().min(self.map.filled())).unwrap_or_default()
+    }
 }
 
 /// A view kept for the next reader.
@@ -207,20 +215,26 @@ impl Segment {
     /// The segment mapped for reading, up to what is readable now.
     ///
     /// The mapping is made on demand, and `keep` is told of a new one, which goes when no one holds it any more.
-    pub(crate) fn view(self: &Arc<Self>, storage: &dyn Storage, keep: impl FnOnce(Recent)) -> Result<Arc<View>> {
+    pub(crate) fn view(
+        self: &Arc<Self>,
+        storage: &dyn Storage,
+        mode: RecoveryMode,
+        keep: impl FnOnce(Recent),
+    ) -> Result<Arc<View>> {
         let mut slot = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         let readable = self.readable();
         if let Some(view) = slot.upgrade().filter(|view| view.map.filled() >= readable.index()) {
             return Ok(view);
         }
-        let view = Arc::new(self.open_view(storage, readable)?);
+        let view = Arc::new(self.open_view(storage, mode, readable)?);
         *slot = Arc::downgrade(&view);
         drop(slot);
         keep(Recent { segment: Arc::downgrade(self), view: Arc::clone(&view) });
         Ok(view)
     }
 
-    fn open_view(&self, storage: &dyn Storage, readable: Pos) -> Result<View> {
+    /// In salvage a file that has been cut is mapped as far as it goes; elsewhere it is an error.
+    fn open_view(&self, storage: &dyn Storage, mode: RecoveryMode, readable: Pos) -> Result<View> {
         let file = match storage.open(&self.path, Mode::Read) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::corrupt(&self.path, 0, "the segment is missing"));
@@ -228,18 +242,19 @@ impl Segment {
             opened => opened.at(&self.path)?,
         };
         let len = file.len().at(&self.path)?;
-        if len < u64::from(readable.0) {
+        let there = Pos(u32::try_from(len).map_or(readable.0, |len| len.min(readable.0)));
+        if there < readable && mode == RecoveryMode::Strict {
             let reason = format!("the segment has {len} bytes and had {}", readable.0);
             return Err(Error::corrupt(&self.path, len, reason));
         }
         self.check_header(file.as_ref())?;
         // Bytes below `readable` were complete when it was stored, and are never written again.
-        let map = file.map(readable.index(), false).at(&self.path)?;
-        map.fill(readable.index());
-        let bytes = map.bytes(0..readable.index()).unwrap_or_default();
+        let map = file.map(there.index(), false).at(&self.path)?;
+        map.fill(there.index());
+        let bytes = map.bytes(0..there.index()).unwrap_or_default();
         let index = match Index::load(storage, self, readable) {
             Some(index) => index,
-            None => self.mend_index(storage, readable, bytes),
+            None => self.mend_index(storage, there, bytes),
         };
         Ok(View { map: Arc::new(map), index: Arc::new(index) })
     }
