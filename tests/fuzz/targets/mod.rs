@@ -191,9 +191,11 @@ fn check(image: &Image, path: &Path, bytes: Option<&[u8]>, mode: RecoveryMode) {
 /// Whether it is an error that says which file is wrong.
 fn typed(error: &Error) {
     let named: Option<&PathBuf> = match error {
-        Error::Corrupt { path, .. } | Error::IncompatibleFormat { path, .. } | Error::Io { path, .. } => Some(path),
+        Error::Corrupt { path, .. }
+        | Error::IncompatibleFormat { path, .. }
+        | Error::Io { path, .. }
         // Salvage could read on, and not write.
-        Error::Failed { path, .. } => Some(path),
+        | Error::Failed { path, .. } => Some(path),
         Error::NoSuchLog { .. } => None,
         other => panic!("not an error that damage may lead to: {other:?}"),
     };
