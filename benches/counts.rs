@@ -18,6 +18,7 @@ fn main() {
     match kind.as_str() {
         "append-100" => append(&log, count, &[7; 100]),
         "append-1024" => append(&log, count, &[7; 1024]),
+        "produce-100" => produce(&log, count, &[7; 100]),
         "batch-100" => append_in_batches(&log, count, &[7; 100]),
         "scan-100" => {
             append_in_batches(&log, 10_000, &[7; 100]);
@@ -34,6 +35,13 @@ fn main() {
 fn append(log: &Log, count: usize, value: &[u8]) {
     for _ in 0..count {
         log.append(black_box(value)).unwrap();
+    }
+}
+
+fn produce(log: &Log, count: usize, value: &[u8]) {
+    let mut producer = log.producer("counted").unwrap();
+    for sequence in 0..count as u64 {
+        producer.append(sequence, black_box(value)).unwrap();
     }
 }
 

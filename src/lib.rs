@@ -86,6 +86,7 @@ mod journal;
 mod options;
 mod partition;
 mod placemarks;
+mod producer;
 mod record;
 mod segment;
 pub mod storage;
@@ -101,6 +102,7 @@ pub use consumer::{
 pub use error::{Error, Result};
 pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, WriteMode};
 pub use partition::{Cut, Damage, RecoveryReport};
+pub use producer::{Appended, Producer};
 pub use record::{Payload, Record};
 pub use segment::{Entry, Headers};
 pub use store::{Log, Partition, Reader, Store, StoreOptions};

@@ -72,6 +72,13 @@ impl LogId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupId(pub(crate) u32);
 
+/// A producer's number, never used again within a store, and how often its name has been opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProducerId {
+    pub(crate) number: u32,
+    pub(crate) epoch: u32,
+}
+
 /// A byte position in a segment file. Frames begin at multiples of eight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Pos(pub(crate) u32);

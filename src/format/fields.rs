@@ -122,10 +122,20 @@ pub(super) const AROUND: usize = BODY + CRC_LEN;
 
 /// A small file: magic, version, body, and the CRC-32 of all that.
 pub(super) fn wrap(magic: [u8; MAGIC_LEN], body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(AROUND + body.len());
+    let mut out = begin(magic, body.len());
+    out.extend_from_slice(body);
+    end(out)
+}
+
+/// The same for a body that is not small: it is appended to what this gives, and [`end`] ends the file.
+pub(super) fn begin(magic: [u8; MAGIC_LEN], capacity: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(AROUND + capacity);
     out.extend_from_slice(&magic);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(body);
+    out
+}
+
+pub(super) fn end(mut out: Vec<u8>) -> Vec<u8> {
     out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
     out
 }

@@ -147,6 +147,19 @@ impl FrameHeader {
         let start = seed.at(pos) ^ (self.span - self.count);
         self.check == check(start, self.length, self.offset_delta, self.durable, self.timestamp, last)
     }
+
+    /// Who wrote the frame, if it was an idempotent producer.
+    pub(crate) fn producer(&self, frame: &[u8]) -> Option<ProducerStamp> {
+        if self.flags & FLAG_PRODUCER == 0 {
+            return None;
+        }
+        let at = self.records_at() - PRODUCER;
+        Some(ProducerStamp {
+            id: u32::from_le_bytes(get(frame, at)?),
+            epoch: u32::from_le_bytes(get(frame, at + 4)?),
+            sequence: u64::from_le_bytes(get(frame, at + 8)?),
+        })
+    }
 }
 
 /// Whether the checksum of a whole frame, without its padding, holds at this place.

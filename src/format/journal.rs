@@ -1,7 +1,12 @@
 //! A record of the journal: a transaction that is decided.
 
+use crate::format::ProducerStamp;
 use crate::format::fields::{Fields, put_varint};
 use crate::types::{GroupId, LogId, Millis};
+
+/// Says, where a log's number is expected, that a producer's stamp stands before it. It is that of the side log, to
+/// which no transaction appends.
+const STAMPED: u64 = 0;
 
 /// What a transaction does, all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +24,7 @@ pub(crate) struct Part {
     pub(crate) base: u64,
     pub(crate) timestamp: Millis,
     pub(crate) count: u32,
+    pub(crate) producer: Option<ProducerStamp>,
     /// Records as they stand in the frame.
     pub(crate) records: Vec<u8>,
 }
@@ -40,6 +46,12 @@ impl Decision {
         let mut out = Vec::with_capacity(bytes + self.placemarks.len() * 40 + 20);
         put_varint(&mut out, self.parts.len() as u64);
         for part in &self.parts {
+            if let Some(producer) = &part.producer {
+                put_varint(&mut out, STAMPED);
+                put_varint(&mut out, u64::from(producer.id));
+                put_varint(&mut out, u64::from(producer.epoch));
+                put_varint(&mut out, producer.sequence);
+            }
             put_varint(&mut out, u64::from(part.log.0));
             put_varint(&mut out, u64::from(part.partition));
             put_varint(&mut out, part.base);
@@ -63,14 +75,19 @@ impl Decision {
         let mut fields = Fields::new(bytes);
         let mut decision = Self::default();
         for _ in 0..fields.varint()? {
-            let log = LogId(fields.varint32()?);
-            let partition = fields.varint32()?;
+            let (mut log, mut producer) = (fields.varint32()?, None);
+            if u64::from(log) == STAMPED {
+                let (id, epoch) = (fields.varint32()?, fields.varint32()?);
+                producer = Some(ProducerStamp { id, epoch, sequence: fields.varint()? });
+                log = fields.varint32()?;
+            }
+            let (log, partition) = (LogId(log), fields.varint32()?);
             let base = fields.counter()?;
             let timestamp = Millis(fields.varint()?);
             let count = fields.varint32()?;
             let len = usize::try_from(fields.varint()?).ok()?;
             let records = fields.take(len)?.to_vec();
-            decision.parts.push(Part { log, partition, base, timestamp, count, records });
+            decision.parts.push(Part { log, partition, base, timestamp, count, producer, records });
         }
         for _ in 0..fields.varint()? {
             decision.placemarks.push(DecidedPlacemark {

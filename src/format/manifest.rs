@@ -10,10 +10,16 @@ const MAGIC: [u8; 8] = *b"PLMKMAN1";
 const POINT: usize = 8 + 4 + 8 + 8 + 8;
 /// How it was left: a byte, the boot id, the mount.
 const STATE: usize = 1 + 16 + 8;
-/// All before the sealed segments: whose it is, the active segment, the recovery point, the ceiling, the state.
-const HEAD: usize = Ident::LEN + 8 + 8 + POINT + 8 + STATE;
+/// All before the sealed segments: whose it is, the active segment, the recovery point, the ceiling, the state, the
+/// producers.
+const HEAD: usize = Ident::LEN + 8 + 8 + POINT + 8 + STATE + MARK;
+/// What is said of producers, with as many snapshots as are kept.
+const MARK: usize = 8 + 8 + 1 + 2 * 8;
 /// One sealed segment.
 const SEALED: usize = 8 + 8 + 4 + 8 + 8 + 8 + 4;
+
+/// Set in the byte of the state when producers are spoken of.
+const HAS_PRODUCERS: u8 = 2;
 
 /// What a partition consists of, and how it was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +35,18 @@ pub(crate) struct Manifest {
     /// Offsets from here on were not given out; `None` where no record was readable before it was durable.
     pub(crate) ceiling: Option<u64>,
     pub(crate) state: State,
+    pub(crate) producers: ProducersMark,
+}
+
+/// Where the knowledge of producers' sequences stands, apart from the frames that carry them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProducersMark {
+    /// Offsets of the snapshots that there are, the newest first; at most two. None as long as no producer is known.
+    pub(crate) snapshots: Vec<u64>,
+    /// The newest snapshot, or that there is none, says all that is to be known of frames below this offset.
+    pub(crate) covers: u64,
+    /// Frames below this offset may have been removed, or lost their stamps: only a snapshot at or behind it will do.
+    pub(crate) floor: u64,
 }
 
 /// A segment to which nothing is appended any more.
@@ -69,6 +87,13 @@ pub(crate) enum State {
     Open(CacheIdentity),
 }
 
+impl ProducersMark {
+    /// There are no producers in any frame below this offset.
+    pub(crate) fn nothing_up_to(covers: u64) -> Self {
+        Self { snapshots: Vec::new(), covers, floor: 0 }
+    }
+}
+
 impl Manifest {
     /// Longer than that of any partition that fits on a disk: five million segments.
     pub(crate) const LONGEST: usize = 256 << 20;
@@ -89,9 +114,19 @@ impl Manifest {
             State::Clean => (0, CacheIdentity::default()),
             State::Open(identity) => (1, identity),
         };
-        put(&[open]);
+        // Most logs have no producers, and say nothing about them.
+        let mark = self.producers != ProducersMark::nothing_up_to(self.recovery.next);
+        put(&[open | if mark { HAS_PRODUCERS } else { 0 }]);
         put(&identity.boot);
         put(&identity.mount.to_le_bytes());
+        if mark {
+            put(&self.producers.covers.to_le_bytes());
+            put(&self.producers.floor.to_le_bytes());
+            put(&[self.producers.snapshots.len().to_le_bytes()[0]]);
+            for offset in &self.producers.snapshots {
+                put(&offset.to_le_bytes());
+            }
+        }
         for segment in &self.sealed {
             put(&segment.base.to_le_bytes());
             put(&segment.end.to_le_bytes());
@@ -126,11 +161,18 @@ impl Manifest {
         let open = fields.u8()?;
         let boot = *fields.take(16)?.first_chunk()?;
         let identity = CacheIdentity { boot, mount: fields.u64()? };
-        let state = match open {
+        let state = match open & !HAS_PRODUCERS {
             0 => State::Clean,
             1 => State::Open(identity),
             _ => return None,
         };
+        let mut producers = ProducersMark::nothing_up_to(recovery.next);
+        if open & HAS_PRODUCERS != 0 {
+            (producers.covers, producers.floor) = (fields.u64()?, fields.u64()?);
+            for _ in 0..fields.u8()? {
+                producers.snapshots.push(fields.u64()?);
+            }
+        }
         let mut sealed = Vec::with_capacity(fields.remaining() / SEALED);
         while !fields.is_empty() {
             sealed.push(SealedSegment {
@@ -143,7 +185,7 @@ impl Manifest {
                 generation: fields.u32()?,
             });
         }
-        Some(Self { ident, sealed, active, active_created, recovery, ceiling, state })
+        Some(Self { ident, sealed, active, active_created, recovery, ceiling, state, producers })
     }
 
     /// Segments follow one another, the recovery point is in the active one, and positions are such as frames have.
@@ -156,7 +198,10 @@ impl Manifest {
         let last = self.sealed.last().is_none_or(|last| last.end <= self.active);
         let point = &self.recovery;
         let begun = point.segment == self.active && point.next >= self.active && is_place(point.pos);
-        ordered && whole && last && begun
+        let mark = &self.producers;
+        let covered = mark.floor <= mark.covers && mark.covers <= point.next;
+        let newest_first = mark.snapshots.is_sorted_by(|a, b| a > b);
+        ordered && whole && last && begun && covered && newest_first
     }
 }
 

@@ -6,6 +6,7 @@ mod index;
 mod journal;
 mod log_file;
 mod manifest;
+mod producers;
 mod record;
 mod segment_header;
 mod side;
@@ -20,7 +21,8 @@ pub(crate) use frame::{
 pub(crate) use index::{IndexEntry, decode_index, encode_index, index_len};
 pub(crate) use journal::{DecidedPlacemark, Decision, Part};
 pub(crate) use log_file::LogFile;
-pub(crate) use manifest::{Manifest, RecoveryPoint, SealedSegment, State};
+pub(crate) use manifest::{Manifest, ProducersMark, RecoveryPoint, SealedSegment, State};
+pub(crate) use producers::{KNOWN_LEN, Known, begin_snapshot, decode_snapshot, end_snapshot};
 pub(crate) use record::{
     HeaderIter, RawRecord, decode_record, encode_record, encode_value, headers, record_len, value_len, with_time,
 };

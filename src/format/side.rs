@@ -1,7 +1,7 @@
 //! Keys and values of the side log.
 
 use crate::format::fields::{Fields, put_varint};
-use crate::types::{GroupId, LogId};
+use crate::types::{GroupId, LogId, ProducerId};
 
 /// What a record of the side log is about. Kinds that this version does not know are kept, and skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -14,10 +14,14 @@ pub(crate) enum SideKey {
     Group { log: LogId, name: String },
     /// A log by its name.
     Log { name: String },
+    /// A producer by its name, on one log.
+    Producer { log: LogId, name: String },
     /// The next number for a log.
     NextLog,
     /// The next number for a group.
     NextGroup,
+    /// The next number for a producer.
+    NextProducer,
 }
 
 /// What the side log says about a key.
@@ -27,6 +31,7 @@ pub(crate) enum SideValue {
         offset: u64,
         version: u64,
     },
+    Producer(ProducerId),
     /// An offset, a number of a log or group, or a counter.
     Number(u64),
 }
@@ -37,6 +42,8 @@ const GROUP: u8 = 3;
 const LOG: u8 = 4;
 const NEXT_LOG: u8 = 5;
 const NEXT_GROUP: u8 = 6;
+const PRODUCER: u8 = 7;
+const NEXT_PRODUCER: u8 = 8;
 
 impl SideKey {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -55,12 +62,18 @@ impl SideKey {
                 put_varint(&mut out, u64::from(log.0));
                 out.extend_from_slice(name.as_bytes());
             }
+            Self::Producer { log, name } => {
+                out.push(PRODUCER);
+                put_varint(&mut out, u64::from(log.0));
+                out.extend_from_slice(name.as_bytes());
+            }
             Self::Log { name } => {
                 out.push(LOG);
                 out.extend_from_slice(name.as_bytes());
             }
             Self::NextLog => out.push(NEXT_LOG),
             Self::NextGroup => out.push(NEXT_GROUP),
+            Self::NextProducer => out.push(NEXT_PRODUCER),
         }
         out
     }
@@ -79,9 +92,11 @@ impl SideKey {
                 }
             }
             GROUP => Self::Group { log: LogId(fields.varint32()?), name: name(&mut fields)? },
+            PRODUCER => Self::Producer { log: LogId(fields.varint32()?), name: name(&mut fields)? },
             LOG => Self::Log { name: name(&mut fields)? },
             NEXT_LOG => Self::NextLog,
             NEXT_GROUP => Self::NextGroup,
+            NEXT_PRODUCER => Self::NextProducer,
             _ => return None,
         };
         fields.is_empty().then_some(key)
@@ -101,6 +116,10 @@ impl SideValue {
                 put_varint(&mut out, *offset);
                 put_varint(&mut out, *version);
             }
+            Self::Producer(producer) => {
+                put_varint(&mut out, u64::from(producer.number));
+                put_varint(&mut out, u64::from(producer.epoch));
+            }
             Self::Number(number) => put_varint(&mut out, *number),
         }
         out
@@ -112,6 +131,9 @@ impl SideValue {
         match key {
             SideKey::Placemark { .. } => {
                 Some(Self::Placemark { offset: fields.counter()?, version: fields.counter()? })
+            }
+            SideKey::Producer { .. } => {
+                Some(Self::Producer(ProducerId { number: fields.varint32()?, epoch: fields.varint32()? }))
             }
             _ => fields.counter().map(Self::Number),
         }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use crate::format::{DecidedPlacemark, Decision, Part};
-use crate::partition::{Encoded, Held, PartitionCore, lock};
+use crate::partition::{Encoded, Fence, Held, PartitionCore, lock};
 use crate::placemarks::{PlacemarkKey, SideLog};
 use crate::record::Record;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +65,8 @@ pub(crate) struct Work {
     pub(crate) placemarks: Vec<(PlacemarkKey, u64)>,
     /// Whether the decision waits for the disk.
     pub(crate) durable: bool,
+    /// The producer whose records they are, by its fence and epoch: asked when the partitions are held.
+    pub(crate) producer: Option<(Arc<Fence>, u32)>,
 }
 
 /// A transaction in the queue.
@@ -81,6 +83,11 @@ impl Waiting {
         if slot.is_none() {
             *slot = Some(outcome);
         }
+    }
+
+    /// Whether its producer has a newer handle by now.
+    fn is_fenced(&self) -> bool {
+        self.work.producer.as_ref().is_some_and(|(fence, epoch)| fence.check(*epoch).is_err())
     }
 
     fn has_ended(&self) -> bool {
@@ -128,7 +135,14 @@ impl Journal {
         let mut rest: Vec<Arc<Waiting>> = turn.to_vec();
         while !rest.is_empty() {
             match self.try_turn(&rest) {
-                Ok(()) => return,
+                Ok(true) => return,
+                Ok(false) => rest.retain(|waiting| {
+                    let fenced = waiting.is_fenced();
+                    if fenced {
+                        waiting.end(Err(Error::Fenced));
+                    }
+                    !fenced
+                }),
                 Err(Refused { partition: Some(place), error }) => {
                     let mut error = Some(error);
                     rest.retain(|waiting| {
@@ -152,7 +166,8 @@ impl Journal {
         }
     }
 
-    fn try_turn(&self, turn: &[Arc<Waiting>]) -> Result<(), Refused> {
+    /// False when one of them is fenced: nothing was decided.
+    fn try_turn(&self, turn: &[Arc<Waiting>]) -> Result<bool, Refused> {
         let mut by_place: BTreeMap<Place, (&Arc<PartitionCore>, Vec<&Encoded>)> = BTreeMap::new();
         for (core, encoded) in turn.iter().flat_map(|waiting| &waiting.work.parts) {
             by_place.entry(place_of(core)).or_insert_with(|| (core, Vec::new())).1.push(encoded);
@@ -163,6 +178,9 @@ impl Journal {
             let mut place_held = core.hold(frames).map_err(refused)?;
             place_held.sync_ahead().map_err(refused)?;
             held.insert(*place, place_held);
+        }
+        if turn.iter().any(|waiting| waiting.is_fenced()) {
+            return Ok(false);
         }
         let decisions = self.assign(turn, &held);
         let bases: Vec<Vec<u64>> =
@@ -187,7 +205,7 @@ impl Journal {
         for (waiting, bases) in turn.iter().zip(bases) {
             waiting.end(Ok(bases));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Gives every part its offsets, and every placemark its version.
@@ -205,6 +223,7 @@ impl Journal {
                     base,
                     timestamp: encoded.timestamp,
                     count: encoded.count,
+                    producer: encoded.producer,
                     records: encoded.bytes.clone(),
                 }
             });

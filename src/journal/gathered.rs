@@ -43,9 +43,9 @@ impl Gathered {
             // A frame has the newest time of its records: where that is in the future, the others need their own.
             Some(newest) if newest > now => {
                 let bytes = with_own_time(&bytes, count, now);
-                Encoded { bytes, count, timestamp: newest, largest: largest + 8 }
+                Encoded { bytes, count, timestamp: newest, largest: largest + 8, producer: None }
             }
-            _ => Encoded { bytes, count, timestamp: now, largest },
+            _ => Encoded { bytes, count, timestamp: now, largest, producer: None },
         }
     }
 }

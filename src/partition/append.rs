@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use crate::format::{FRAME_HEADER, MAX_FRAME_RECORDS, encode_record, encode_value, frame_len, record_len, value_len};
+use crate::format::{MAX_FRAME_RECORDS, encode_record, encode_value, frame_len, record_len, value_len};
 use crate::partition::background::Chore;
-use crate::partition::{Appender, PartitionCore, lock};
+use crate::partition::roll::Next;
+use crate::partition::{Appender, Author, PartitionCore, lock};
 use crate::record::Record;
 use crate::segment::{FIRST_FRAME, Placed};
 use crate::sync::MutexGuard;
@@ -41,28 +42,42 @@ impl PartitionCore {
 
     /// The same for a record of this value and nothing else.
     pub(crate) fn append_value(self: &Arc<Self>, value: &[u8]) -> Result<u64> {
-        let bytes = value_len(value)?;
-        let placed = Placed { count: 1, span: 1, timestamp: self.now(), producer: None };
-        let appended = self.write_frame(bytes, bytes, &placed, |frame| {
-            if let Some(space) = frame.get_mut(FRAME_HEADER..) {
-                encode_value(value, 0, space);
-            }
-        })?;
+        let appended = self.append_plain(value, None)?;
         self.settle(&appended)?;
         Ok(appended.base)
+    }
+
+    /// The same, by a producer or by anyone, without waiting.
+    #[inline]
+    pub(crate) fn append_plain(self: &Arc<Self>, value: &[u8], author: Option<Author<'_>>) -> Result<Appended> {
+        let bytes = value_len(value)?;
+        let producer = author.as_ref().map(|author| author.stamp);
+        let placed = Placed { count: 1, span: 1, timestamp: self.now(), producer };
+        self.write_frame(bytes, bytes, &placed, author, |frame| {
+            if let Some(space) = frame.get_mut(frame_len(0, producer.is_some())..) {
+                encode_value(value, 0, space);
+            }
+        })
     }
 
     /// The same as [`append`](Self::append) without waiting: [`settle`](Self::settle) does that.
     #[inline]
     pub(crate) fn append_unsynced(self: &Arc<Self>, record: &Record<'_>) -> Result<Appended> {
+        self.append_one(record, None)
+    }
+
+    /// Appends one record, by a producer or by anyone, without waiting.
+    #[inline]
+    pub(crate) fn append_one(self: &Arc<Self>, record: &Record<'_>, author: Option<Author<'_>>) -> Result<Appended> {
         let bytes = record_len(record)?;
         let time = match record.timestamp {
             None => self.now(),
             Some(time) => Millis::from_time(time)?,
         };
-        let placed = Placed { count: 1, span: 1, timestamp: time, producer: None };
-        self.write_frame(bytes, bytes, &placed, |frame| {
-            if let Some(space) = frame.get_mut(FRAME_HEADER..) {
+        let producer = author.as_ref().map(|author| author.stamp);
+        let placed = Placed { count: 1, span: 1, timestamp: time, producer };
+        self.write_frame(bytes, bytes, &placed, author, |frame| {
+            if let Some(space) = frame.get_mut(frame_len(0, producer.is_some())..) {
                 encode_record(record, 0, None, space);
             }
         })
@@ -75,6 +90,17 @@ impl PartitionCore {
             let next = self.lock_appender().next;
             return Ok(next..next);
         }
+        let appended = self.append_together(records, None)?;
+        self.settle(&appended)?;
+        Ok(appended.base..appended.end)
+    }
+
+    /// The same, by a producer or by anyone, without waiting; of at least one record.
+    pub(crate) fn append_together(
+        self: &Arc<Self>,
+        records: &[Record<'_>],
+        author: Option<Author<'_>>,
+    ) -> Result<Appended> {
         let (mut bytes, mut largest) = (0_usize, 0);
         let mut newest = None;
         let now = self.now();
@@ -94,17 +120,16 @@ impl PartitionCore {
         let count = u32::try_from(records.len()).ok().filter(|count| *count <= MAX_FRAME_RECORDS).ok_or_else(|| {
             Error::option("records", format!("are {}: one batch takes at most {MAX_FRAME_RECORDS}", records.len()))
         })?;
-        let placed = Placed { count, span: count, timestamp, producer: None };
-        let appended = self.write_frame(bytes, largest, &placed, |frame| {
-            let mut rest = frame.get_mut(FRAME_HEADER..).unwrap_or_default();
+        let producer = author.as_ref().map(|author| author.stamp);
+        let placed = Placed { count, span: count, timestamp, producer };
+        self.write_frame(bytes, largest, &placed, author, |frame| {
+            let mut rest = frame.get_mut(frame_len(0, producer.is_some())..).unwrap_or_default();
             for (delta, record) in (0_u32..).zip(records) {
                 let own = own_time(record, now).filter(|time| *time != timestamp);
                 let written = encode_record(record, delta, own, rest);
                 rest = rest.get_mut(written..).unwrap_or_default();
             }
-        })?;
-        self.settle(&appended)?;
-        Ok(appended.base..appended.end)
+        })
     }
 
     /// Waits until what was appended is as durable as the log's durability promises.
@@ -123,11 +148,15 @@ impl PartitionCore {
         bytes: usize,
         largest: usize,
         placed: &Placed,
+        author: Option<Author<'_>>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Appended> {
         let len = frame_len(bytes, placed.producer.is_some());
         let need = Need { bytes: len, span: placed.span };
         let mut appender = self.room(&need, largest)?;
+        if let Some(author) = &author {
+            author.fence.check(author.stamp.epoch)?;
+        }
         let base = appender.next;
         let durability = appender.settings.durability;
         let Some(writer) = &mut appender.writer else { return Err(Error::Closed) };
@@ -138,6 +167,9 @@ impl PartitionCore {
         }
         appender.next = base + u64::from(placed.span);
         let end = appender.next;
+        if let Some(author) = author {
+            appender.producers.append(author.slot, &author.stamp, base, placed.count);
+        }
         // Under `Sync` the leader of the next sync publishes it.
         if durability != Durability::Sync {
             self.publish(&appender);
@@ -238,7 +270,7 @@ impl PartitionCore {
     ) -> Result<(), (std::path::PathBuf, Error)> {
         let fits = appender.writer.as_ref().is_some_and(|writer| writer.fits(need.bytes, end));
         if !fits || self.is_old(appender) {
-            self.roll_locked(appender).map_err(|error| (self.dir.clone(), error))?;
+            self.roll_locked(appender, Next::Filled).map_err(|error| (self.dir.clone(), error))?;
         }
         match &mut appender.writer {
             Some(writer) => {

@@ -38,8 +38,10 @@ impl PartitionCore {
         let mut manifest = lock(&self.manifest);
         self.check_usable()?;
         self.seal_locked(&mut manifest)?;
-        let old = manifest.sealed.clone();
+        let (old, snapshots) = (manifest.sealed.clone(), manifest.producers.snapshots.clone());
         let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(0) };
+        // The new segments have no stamps.
+        self.cover(&mut manifest, last.end)?;
         let generation = old.iter().map(|entry| entry.generation).max().unwrap_or(0) + 1;
         self.latch.guard(&self.dir, || {
             let capacity = lock(&self.appender).settings.capacity();
@@ -53,6 +55,7 @@ impl PartitionCore {
             manifest.sealed = done;
             self.write_manifest(&manifest)
         })?;
+        self.drop_snapshots(&snapshots, &manifest);
         self.swap(&manifest.sealed, old.len());
         self.remove(&old)?;
         Ok(manifest.sealed.iter().map(|segment| u64::from(segment.len)).sum())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::format::{FRAME_HEADER, frame_len};
+use crate::format::{ProducerStamp, frame_len};
 use crate::partition::append::Need;
 use crate::partition::{Appender, PartitionCore};
 use crate::segment::Placed;
@@ -19,6 +19,8 @@ pub(crate) struct Encoded {
     pub(crate) timestamp: Millis,
     /// Size of the largest.
     pub(crate) largest: usize,
+    /// Who wrote them, if it was an idempotent producer.
+    pub(crate) producer: Option<ProducerStamp>,
 }
 
 /// The append lock of a partition, with room for what a transaction will put there.
@@ -35,7 +37,7 @@ impl PartitionCore {
     pub(crate) fn hold<'a>(self: &'a Arc<Self>, frames: &[&Encoded]) -> Result<Held<'a>> {
         let mut need = Need { bytes: 0, span: 0 };
         for frame in frames {
-            need.bytes += frame_len(frame.bytes.len(), false).next_multiple_of(8);
+            need.bytes += frame_len(frame.bytes.len(), frame.producer.is_some()).next_multiple_of(8);
             need.span = need.span.saturating_add(frame.count);
         }
         let largest = frames.iter().map(|frame| frame.largest).max().unwrap_or(0);
@@ -75,15 +77,19 @@ impl Held<'_> {
     /// Puts a frame here. It is decided: the journal has it, and a failure means that the next opening finishes it.
     pub(crate) fn apply(&mut self, records: &Encoded) -> Result<u64> {
         let base = self.appender.next;
-        let placed = Placed { count: records.count, span: records.count, timestamp: records.timestamp, producer: None };
-        let len = frame_len(records.bytes.len(), false);
+        let Encoded { count, timestamp, producer, .. } = *records;
+        let placed = Placed { count, span: count, timestamp, producer };
+        let len = frame_len(records.bytes.len(), producer.is_some());
         let Some(writer) = &mut self.appender.writer else { return Err(Error::Closed) };
         writer.put(len, base, &placed, |frame| {
-            if let Some(space) = frame.get_mut(FRAME_HEADER..) {
+            if let Some(space) = frame.get_mut(len - records.bytes.len()..) {
                 space.copy_from_slice(&records.bytes);
             }
         })?;
-        self.appender.next = base + u64::from(records.count);
+        self.appender.next = base + u64::from(count);
+        if let Some(stamp) = &producer {
+            self.appender.producers.append(&mut None, stamp, base, count);
+        }
         Ok(base)
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::At;
-use crate::format::{Ident, Manifest, Part, RecoveryPoint, State};
+use crate::format::{Ident, Manifest, Part, ProducersMark, RecoveryPoint, State};
 use crate::partition::leader::Leader;
 use crate::partition::roll::{MANIFEST, point};
 use crate::partition::{Appender, Env, Latch, PartitionCore, Settings, extent_of, lock};
@@ -45,6 +45,7 @@ impl PartitionCore {
             recovery: RecoveryPoint { segment: 0, pos: FIRST_FRAME, next: 0, records: 0, newest: Millis::default() },
             ceiling: None,
             state: State::Clean,
+            producers: ProducersMark::nothing_up_to(0),
         };
         replace(storage, &dir.join(MANIFEST), &manifest.encode())?;
         storage.sync_dir(dir).at(dir)
@@ -59,7 +60,7 @@ impl PartitionCore {
         signal: Arc<Signal>,
         floor: &Floor,
     ) -> Result<Arc<Self>> {
-        let manifest = super::recovery::recover(env, ident, dir, floor, &settings)?;
+        let (manifest, producers) = super::recovery::recover(env, ident, dir, floor, &settings)?;
         let mut segments: Vec<Arc<Segment>> =
             manifest.sealed.iter().map(|entry| Arc::new(Segment::sealed(dir, ident, entry))).collect();
         let active = Segment::new(dir, ident, manifest.active, 0, manifest.active_created);
@@ -84,6 +85,7 @@ impl PartitionCore {
                 next: extent.end,
                 ceiling: 0,
                 settings,
+                producers,
                 names_unsynced: false,
             }),
             manifest: Mutex::new(manifest),
@@ -189,7 +191,12 @@ impl PartitionCore {
             manifest.recovery = point(&segment, &extent);
             manifest.ceiling = None;
             manifest.state = State::Clean;
-            self.write_manifest(manifest)
+            let before = manifest.producers.snapshots.clone();
+            // Without it the next opening reads the frames.
+            let _ = self.keep_snapshot(manifest, extent.end, self.copy_producers(extent.end));
+            self.write_manifest(manifest)?;
+            self.drop_snapshots(&before, manifest);
+            Ok(())
         })
     }
 }

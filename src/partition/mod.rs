@@ -19,11 +19,13 @@ mod hold;
 mod latch;
 mod leader;
 mod lifecycle;
+mod producers;
 mod read;
 mod recovery;
 mod report;
 mod retention;
 mod roll;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -36,12 +38,14 @@ pub(crate) use env::Env;
 pub(crate) use hold::{Encoded, Held};
 pub(crate) use latch::{Latch, lock};
 pub(crate) use lifecycle::Floor;
+pub(crate) use producers::{Author, Fence};
 pub(crate) use read::Cursor;
 pub(crate) use recovery::read_small;
 pub use report::{Cut, Damage, RecoveryReport};
 
 use crate::format::{Ident, Manifest};
 use crate::partition::leader::Leader;
+use crate::partition::producers::Producers;
 use crate::segment::{Extent, Rolled, Segment, Writer};
 use crate::storage::Signal;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,6 +120,8 @@ struct Appender {
     /// knowledge of its offset. `u64::MAX` where nothing is readable before it is durable.
     ceiling: u64,
     settings: Settings,
+    /// What is known of the producers of all that was appended.
+    producers: Producers,
     /// Names of segments that `sync_dir` has not yet made durable.
     names_unsynced: bool,
 }

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::At;
-use crate::format::{DecodeError, Ident, Manifest, State};
+use crate::format::{DecodeError, Ident, Manifest, State, frame_len};
+use crate::partition::producers::Producers;
 use crate::partition::roll::{MANIFEST, point};
+use crate::partition::snapshots::{self, parse_snapshot_name};
 use crate::partition::{Env, Floor, Settings, extent_of};
 use crate::segment::{
     Extent, FIRST_FRAME, FrameReader, Index, Placed, Rolled, Segment, Writer, WriterShape, index_path, is_index_name,
@@ -24,26 +26,34 @@ use crate::storage::{File, Mode, Storage, replace};
 use crate::types::{Millis, Pos};
 use crate::{Error, RecoveryMode, Result};
 
-/// Makes a partition whole, and returns its manifest as a clean one.
-pub(super) fn recover(env: &Env, ident: Ident, dir: &Path, floor: &Floor, settings: &Settings) -> Result<Manifest> {
+/// Makes a partition whole, and returns its manifest as a clean one, and what is known of its producers.
+pub(super) fn recover(
+    env: &Env,
+    ident: Ident,
+    dir: &Path,
+    floor: &Floor,
+    settings: &Settings,
+) -> Result<(Manifest, Producers)> {
     let mut manifest = read_manifest(env, ident, dir)?;
     let tail = tidy(env, dir, &manifest)?;
     let open = match manifest.state {
         State::Clean => None,
         State::Open(identity) => Some(identity),
     };
+    let named = manifest.producers.snapshots.clone();
+    let mut producers = snapshots::load(env, ident, dir, &mut manifest)?;
     let mut changed = false;
     if let Some(identity) = open {
-        let walked = Walk { env, ident, dir, tail: &tail }.run(&mut manifest)?;
+        let walked = Walk { env, ident, dir, tail: &tail }.run(&mut manifest, &mut producers)?;
         env.report.recovered();
         let survived = env.identity.survives(&identity) && !walked.torn;
-        replay(env, ident, dir, floor, settings, &mut manifest)?;
+        replay(env, ident, dir, floor, settings, &mut manifest, &mut producers)?;
         if let (Some(ceiling), false) = (manifest.ceiling, survived) {
             manifest.recovery.next = manifest.recovery.next.max(ceiling);
         }
         changed = true;
     } else if !floor.parts.is_empty() {
-        changed = replay(env, ident, dir, floor, settings, &mut manifest)?;
+        changed = replay(env, ident, dir, floor, settings, &mut manifest, &mut producers)?;
     }
     if manifest.recovery.next < floor.least_end {
         manifest.recovery.next = floor.least_end;
@@ -51,12 +61,14 @@ pub(super) fn recover(env: &Env, ident: Ident, dir: &Path, floor: &Floor, settin
     }
     manifest.state = State::Clean;
     manifest.ceiling = None;
+    changed |= snapshots::settle(env, ident, dir, &mut manifest, &mut producers);
     if changed {
         // All that it speaks of is synced by now. A crash before this leaves the old manifest, and the same work.
         replace(env.storage.as_ref(), &dir.join(MANIFEST), &manifest.encode())?;
         env.storage.sync_dir(dir).at(dir)?;
+        snapshots::drop_unnamed(env.storage.as_ref(), dir, &named, &manifest);
     }
-    Ok(manifest)
+    Ok((manifest, producers))
 }
 
 fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
@@ -131,7 +143,11 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
             }
         } else if is_index_name(name) {
             indexes.push(path);
-        } else if name.strip_suffix(".new").is_some_and(|name| name == MANIFEST || is_index_name(name)) {
+        } else if let Some(offset) = parse_snapshot_name(name) {
+            if !manifest.producers.snapshots.contains(&offset) {
+                storage.remove_file(&path).at(&path)?;
+            }
+        } else if name.strip_suffix(".new").is_some_and(is_replaced) {
             storage.remove_file(&path).at(&path)?;
         }
     }
@@ -158,6 +174,11 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
         }
     }
     Ok(tail)
+}
+
+/// Whether a file of this name is replaced whole, so that a crash may leave its successor beside it.
+fn is_replaced(name: &str) -> bool {
+    name == MANIFEST || is_index_name(name) || parse_snapshot_name(name).is_some()
 }
 
 /// Whether a segment's file has not even a header.
@@ -199,7 +220,7 @@ struct Behind {
 }
 
 impl Walk<'_> {
-    fn run(&self, manifest: &mut Manifest) -> Result<Outcome> {
+    fn run(&self, manifest: &mut Manifest, producers: &mut Producers) -> Result<Outcome> {
         let mut walked: Vec<Walked> = Vec::new();
         let mut start = (manifest.active, extent_of(manifest));
         let torn = loop {
@@ -208,7 +229,7 @@ impl Walk<'_> {
                 // Salvage goes on behind damage in the same file.
                 this.vouched = this.vouched.max(before.vouched);
             }
-            this.bad = !Self::walk(&mut this)?;
+            this.bad = !Self::walk(&mut this, producers)?;
             let next_base = this.extent.end;
             let follows = next_base > this.segment.base && self.tail.contains_key(&next_base);
             if !this.bad && follows && self.begins_well(next_base)? {
@@ -257,7 +278,7 @@ impl Walk<'_> {
     }
 
     /// Frame after frame, as long as each is intact and follows the one before it. Whether only zeros are behind them.
-    fn walk(this: &mut Walked) -> Result<bool> {
+    fn walk(this: &mut Walked, producers: &mut Producers) -> Result<bool> {
         let segment = &this.segment;
         let mut reader = FrameReader::new(this.file.as_ref(), &segment.path)?;
         loop {
@@ -267,6 +288,9 @@ impl Walk<'_> {
                 .filter(|frame| frame.base(segment.base) == this.extent.end && frame.is_intact(segment.seed));
             let Some(frame) = frame else { break };
             this.vouched = this.vouched.max(Pos(frame.header.durable));
+            if let Some(stamp) = frame.header.producer(frame.bytes) {
+                producers.found(&stamp, this.extent.end, frame.header.span);
+            }
             this.extent = Extent {
                 pos: frame.next(),
                 end: frame.end(segment.base),
@@ -443,6 +467,7 @@ fn replay(
     floor: &Floor,
     settings: &Settings,
     manifest: &mut Manifest,
+    producers: &mut Producers,
 ) -> Result<bool> {
     let missing = floor.parts.iter().filter(|part| part.base >= manifest.recovery.next).collect::<Vec<_>>();
     if missing.is_empty() {
@@ -456,20 +481,30 @@ fn replay(
     // Its own index is made again when it is needed: it covers more than it did.
     let mut writer = Writer::resume(&shape, segment, Arc::new(Index::new()), &extent)?;
     let mut full: Vec<Rolled> = Vec::new();
+    let (mut next, mut lost) = (manifest.recovery.next, false);
     for part in missing {
-        let len = crate::format::frame_len(part.records.len(), false);
-        let end = part.base.saturating_add(u64::from(part.count));
-        if !writer.fits(len.next_multiple_of(8), end) && !writer.is_empty() {
+        // Power loss has taken what stood before it, which no one was promised to keep. A producer's sequences are lost
+        // from the newest on, or its retries would be taken for duplicates of what is gone: so this goes with it.
+        lost |= part.base > next;
+        if lost && part.producer.is_some() {
+            continue;
+        }
+        next = part.base.saturating_add(u64::from(part.count));
+        let len = frame_len(part.records.len(), part.producer.is_some());
+        if !writer.fits(len.next_multiple_of(8), next) && !writer.is_empty() {
             let next = Writer::create(&shape, part.base, Millis(storage.now()), true)?;
             full.push(std::mem::replace(&mut writer, next).finish());
         }
         writer.reserve(len.next_multiple_of(8))?;
-        let placed = Placed { count: part.count, span: part.count, timestamp: part.timestamp, producer: None };
+        let placed = Placed { count: part.count, span: part.count, timestamp: part.timestamp, producer: part.producer };
         writer.put(len, part.base, &placed, |frame| {
-            if let Some(space) = frame.get_mut(crate::format::FRAME_HEADER..) {
+            if let Some(space) = frame.get_mut(len - part.records.len()..) {
                 space.copy_from_slice(&part.records);
             }
         })?;
+        if let Some(stamp) = &part.producer {
+            producers.found(stamp, part.base, part.count);
+        }
     }
     for rolled in full {
         rolled.file.set_len(u64::from(rolled.last.0)).at(&rolled.segment.path)?;

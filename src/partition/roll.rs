@@ -14,6 +14,15 @@ use crate::{Durability, Result};
 /// what power loss can take stays bounded.
 const MOST_UNSEALED: usize = 4;
 
+/// What is expected of the segment that a roll begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To fill as the one before it did: it begins with a large piece of the disk.
+    Filled,
+    /// To lie idle for all that is known: it begins as that of an empty log.
+    Idle,
+}
+
 /// Name of the manifest in a partition's directory.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
@@ -22,14 +31,14 @@ impl PartitionCore {
     ///
     /// A crash before the new file's name is durable leaves the old segment alone, and nothing in the new one has been
     /// promised: the first sync that covers a frame in it syncs the old segment and the directory first.
-    pub(super) fn roll_locked(&self, appender: &mut Appender) -> Result<()> {
+    pub(super) fn roll_locked(&self, appender: &mut Appender, next: Next) -> Result<()> {
         let Some(writer) = &appender.writer else { return Ok(()) };
         if writer.is_empty() {
             return self.widen(appender);
         }
         let shape = self.shape(appender);
         let created = self.now();
-        let next = Writer::create(&shape, appender.next, created, true)?;
+        let next = Writer::create(&shape, appender.next, created, next == Next::Filled)?;
         let segment = Arc::clone(&next.segment);
         if let Some(full) = appender.writer.replace(next) {
             appender.rolled.push(full.finish());
@@ -64,6 +73,15 @@ impl PartitionCore {
 
     /// Begins a new segment now, unless the active one is empty.
     pub(crate) fn roll(self: &Arc<Self>) -> Result<()> {
+        self.roll_when(Next::Filled, |_| true)
+    }
+
+    /// The same, if the next offset then is this one: so that all before it is in full segments.
+    pub(super) fn roll_at(self: &Arc<Self>, offset: u64) -> Result<()> {
+        self.roll_when(Next::Idle, |next| next == offset)
+    }
+
+    fn roll_when(self: &Arc<Self>, next: Next, wanted: impl Fn(u64) -> bool) -> Result<()> {
         self.check_usable()?;
         let mut appender = self.lock_appender();
         if appender.writer.is_none() {
@@ -71,11 +89,8 @@ impl PartitionCore {
             self.activate()?;
             appender = self.lock_appender();
         }
-        let rolled = if appender.writer.as_ref().is_some_and(|writer| !writer.is_empty()) {
-            self.roll_locked(&mut appender)
-        } else {
-            Ok(())
-        };
+        let filled = appender.writer.as_ref().is_some_and(|writer| !writer.is_empty());
+        let rolled = if filled && wanted(appender.next) { self.roll_locked(&mut appender, next) } else { Ok(()) };
         drop(appender);
         rolled.map_err(|error| self.fail(&self.dir, error))?;
         self.seal()
@@ -112,6 +127,9 @@ impl PartitionCore {
             (appender.rolled.clone(), active)
         };
         let (Some((active, created)), false) = (active, rolled.is_empty()) else { return Ok(()) };
+        let before = manifest.producers.snapshots.clone();
+        // Taken before the sync, which then makes durable all that it knows of.
+        let copy = self.copy_producers(active);
         self.latch.guard(&self.dir, || {
             self.sync_written()?;
             // A segment may have been rolled in the meantime: only those noted above are sealed now, and the one that
@@ -129,8 +147,11 @@ impl PartitionCore {
                 records: 0,
                 newest: Millis::default(),
             };
+            // One that cannot be written need not stop the log: the one before it and the frames say the same.
+            let _ = self.keep_snapshot(manifest, active, copy);
             self.write_manifest(manifest)
         })?;
+        self.drop_snapshots(&before, manifest);
         self.lock_appender().rolled.drain(..rolled.len());
         Ok(())
     }
@@ -159,7 +180,8 @@ impl PartitionCore {
     pub(super) fn checkpoint_locked(&self, manifest: &mut Manifest) -> Result<()> {
         loop {
             self.seal_locked(manifest)?;
-            let Some((segment, extent)) = self.latch.guard(&self.dir, || self.sync_and_note())? else { return Ok(()) };
+            let noted = self.latch.guard(&self.dir, || self.sync_and_note())?;
+            let Some(Noted { segment, extent, covered }) = noted else { return Ok(()) };
             if manifest.active != segment.base {
                 // Rolled since it was sealed above.
                 continue;
@@ -169,17 +191,23 @@ impl PartitionCore {
                 return Ok(());
             }
             manifest.recovery = recovery;
+            if covered {
+                manifest.producers.covers = extent.end;
+            }
             return self.latch.guard(&self.dir, || self.write_manifest(manifest));
         }
     }
 
     /// Syncs, and says how far the active segment was written before.
-    fn sync_and_note(&self) -> Result<Option<(Arc<Segment>, Extent)>> {
+    fn sync_and_note(&self) -> Result<Option<Noted>> {
         let noted = {
             let appender = self.lock_appender();
-            appender.writer.as_ref().map(|writer| (Arc::clone(&writer.segment), writer.extent()))
+            let covered = !appender.producers.dirty;
+            let noted =
+                |writer: &Writer| Noted { segment: Arc::clone(&writer.segment), extent: writer.extent(), covered };
+            appender.writer.as_ref().map(noted)
         };
-        if let Some((segment, extent)) = &noted
+        if let Some(Noted { segment, extent, .. }) = &noted
             && segment.durable() < extent.pos
         {
             self.sync_written()?;
@@ -193,6 +221,14 @@ impl PartitionCore {
         replace(self.env.storage.as_ref(), &path, &manifest.encode())?;
         self.env.storage.sync_dir(&self.dir).at(&self.dir)
     }
+}
+
+/// How far the active segment was written at some moment.
+struct Noted {
+    segment: Arc<Segment>,
+    extent: Extent,
+    /// Whether the last snapshot of the producers knew all of it.
+    covered: bool,
 }
 
 /// The recovery point at the end of `extent`.

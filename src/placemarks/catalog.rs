@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::placemarks::table::Newest;
-use crate::types::{GroupId, LogId};
+use crate::types::{GroupId, LogId, ProducerId};
 
 /// What a name stands for, and where that was written last.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +19,12 @@ pub(super) struct Catalog {
     groups: BTreeMap<LogId, BTreeMap<String, Named<GroupId>>>,
     /// The log of every group that there is.
     owners: BTreeMap<GroupId, LogId>,
+    /// The producers of each log. There may be a million: their names are kept tight.
+    producers: BTreeMap<LogId, BTreeMap<Box<str>, Named<ProducerId>>>,
     pub(super) next_log: Named<LogId>,
     pub(super) next_group: Named<GroupId>,
+    /// The next number for a producer.
+    pub(super) next_producer: Named<u32>,
 }
 
 impl Default for Catalog {
@@ -29,8 +33,10 @@ impl Default for Catalog {
             logs: BTreeMap::new(),
             groups: BTreeMap::new(),
             owners: BTreeMap::new(),
+            producers: BTreeMap::new(),
             next_log: Named { id: LogId::FIRST_USER, newest: Newest::default() },
             next_group: Named { id: GroupId(1), newest: Newest::default() },
+            next_producer: Named { id: 1, newest: Newest::default() },
         }
     }
 }
@@ -88,6 +94,30 @@ impl Catalog {
         }
         self.owners.insert(id, log);
         self.next_group.id = self.next_group.id.max(GroupId(id.0.saturating_add(1)));
+    }
+
+    pub(super) fn producer(&self, log: LogId, name: &str) -> Option<Named<ProducerId>> {
+        self.producers.get(&log)?.get(name).copied()
+    }
+
+    /// The names of the producers of one log.
+    pub(super) fn producers_of(&self, log: LogId) -> impl Iterator<Item = &str> {
+        self.producers.get(&log).into_iter().flatten().map(|(name, _)| &**name)
+    }
+
+    pub(super) fn set_producer(&mut self, log: LogId, name: &str, id: ProducerId, record: u64, bound: u64) {
+        let mut newest = self.producer(log, name).map_or_else(Newest::default, |known| known.newest);
+        newest.moved(record, bound);
+        self.producers.entry(log).or_default().insert(name.into(), Named { id, newest });
+        self.next_producer.id = self.next_producer.id.max(id.number.saturating_add(1));
+    }
+
+    pub(super) fn remove_producer(&mut self, log: LogId, name: &str) {
+        let Some(producers) = self.producers.get_mut(&log) else { return };
+        producers.remove(name);
+        if producers.is_empty() {
+            self.producers.remove(&log);
+        }
     }
 
     pub(super) fn remove_group(&mut self, log: LogId, name: &str) {

@@ -22,7 +22,7 @@ use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
 use crate::sync::Mutex;
-use crate::types::{GroupId, LogId, Millis};
+use crate::types::{GroupId, LogId, Millis, ProducerId};
 use crate::{Durability, Error, Result};
 
 pub(crate) use table::{Placemark, PlacemarkKey};
@@ -225,6 +225,32 @@ impl SideLog {
         .map(|_| ())
     }
 
+    /// Gives a producer of a log its next epoch, and a number when it is new. That is durable on return, whatever the
+    /// durability: two producers that were given one number would take each other's records for their own. `Fenced` when
+    /// the log was deleted.
+    pub(crate) fn take_producer(&self, log: LogId, name: &str) -> Result<ProducerId> {
+        let mut taken = ProducerId { number: 0, epoch: 0 };
+        let end = self.change(|table| {
+            if table.catalog.name_of(log).is_none() {
+                return Err(Error::Fenced);
+            }
+            let known = table.catalog.producer(log, name).map(|named| named.id);
+            taken = match known {
+                Some(known) => ProducerId { epoch: known.epoch.saturating_add(1), ..known },
+                None => ProducerId { number: table.catalog.next_producer.id, epoch: 1 },
+            };
+            let value = SideValue::Producer(taken).encode();
+            let mut changes =
+                vec![Change { key: SideKey::Producer { log, name: name.to_owned() }, value: Some(value) }];
+            if known.is_none() {
+                changes.push(Change::set(SideKey::NextProducer, u64::from(taken.number) + 1));
+            }
+            Ok(changes)
+        })?;
+        self.partition.wait_durable(end)?;
+        Ok(taken)
+    }
+
     /// A number for a new log. That it is taken is durable on return, whatever the durability.
     pub(crate) fn take_log_id(&self) -> Result<LogId> {
         let mut id = LogId::FIRST_USER;
@@ -256,6 +282,9 @@ impl SideLog {
             for (name, group) in table.catalog.groups_of(id) {
                 changes.extend(table.keys_of(group).into_iter().map(Change::remove));
                 changes.push(Change::remove(SideKey::Group { log: id, name: name.to_owned() }));
+            }
+            for name in table.catalog.producers_of(id) {
+                changes.push(Change::remove(SideKey::Producer { log: id, name: name.to_owned() }));
             }
             if let Some(name) = table.catalog.name_of(id) {
                 changes.push(Change::remove(SideKey::Log { name: name.to_owned() }));

@@ -128,6 +128,14 @@ impl Table {
             (SideKey::Group { log, name }, Some(SideValue::Number(id))) => {
                 self.catalog.set_group(*log, name, GroupId(small(id)), record, bound);
             }
+            (SideKey::Producer { log, name }, Some(SideValue::Producer(id))) => {
+                self.catalog.set_producer(*log, name, id, record, bound);
+            }
+            (SideKey::NextProducer, Some(SideValue::Number(id))) => {
+                let next = &mut self.catalog.next_producer;
+                next.id = next.id.max(small(id));
+                next.newest.moved(record, bound);
+            }
             (SideKey::NextLog, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_log;
                 next.id = next.id.max(LogId(small(id)));
@@ -152,8 +160,9 @@ impl Table {
             }
             SideKey::Log { name } => self.catalog.remove_log(name),
             SideKey::Group { log, name } => self.catalog.remove_group(*log, name),
+            SideKey::Producer { log, name } => self.catalog.remove_producer(*log, name),
             // Counters are never removed.
-            SideKey::NextLog | SideKey::NextGroup => {}
+            SideKey::NextLog | SideKey::NextGroup | SideKey::NextProducer => {}
         }
     }
 
@@ -173,7 +182,9 @@ impl Table {
             SideKey::Log { name } => self.catalog.log(name).map(|named| named.newest),
             SideKey::Group { log, name } => self.catalog.group(*log, name).map(|named| named.newest),
             SideKey::NextLog => Some(self.catalog.next_log.newest),
+            SideKey::Producer { log, name } => self.catalog.producer(*log, name).map(|named| named.newest),
             SideKey::NextGroup => Some(self.catalog.next_group.newest),
+            SideKey::NextProducer => Some(self.catalog.next_producer.newest),
         };
         newest.is_some_and(|newest| newest.keeps(offset, self.bound))
     }

@@ -166,7 +166,8 @@ pub(super) fn remove_partition(storage: &dyn Storage, dir: &Path) -> Result<()> 
 
 fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(".new").unwrap_or(name);
-    let segment = name.strip_suffix(".log").or_else(|| name.strip_suffix(".index"));
+    let kinds = [".log", ".index", ".producers"];
+    let segment = kinds.iter().find_map(|kind| name.strip_suffix(kind));
     name == "MANIFEST" || segment.is_some_and(|stem| stem.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
 }
 

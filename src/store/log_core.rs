@@ -1,10 +1,11 @@
 //! One log: its options, and its partitions, which only ever become more.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::group::Registry;
-use crate::partition::{PartitionCore, Settings, lock};
+use crate::partition::{Fence, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
 use crate::store::partitioner::partition_of;
@@ -34,6 +35,8 @@ pub(crate) struct LogCore {
     /// The groups that have members now. Held over a join or a reset; locks of groups and of the side log are taken
     /// under it.
     groups: Mutex<Registry>,
+    /// The fences of the producers that have handles now. Held for moments, nothing is locked under it.
+    fences: Mutex<HashMap<u32, Arc<Fence>>>,
 }
 
 /// All partitions at some time, and those of the time after the log has grown. Found without a lock and without
@@ -66,6 +69,7 @@ impl LogCore {
             turn: AtomicU32::new(0),
             deleted: AtomicBool::new(false),
             groups: Mutex::default(),
+            fences: Mutex::default(),
         }
     }
 
@@ -84,6 +88,20 @@ impl LogCore {
     /// The groups that have members now.
     pub(crate) fn groups(&self) -> &Mutex<Registry> {
         &self.groups
+    }
+
+    /// The fence that all handles of a producer share.
+    pub(crate) fn fence(&self, producer: u32) -> Arc<Fence> {
+        Arc::clone(lock(&self.fences).entry(producer).or_default())
+    }
+
+    /// A handle with this fence is being dropped: with the last one, the fence goes too.
+    pub(crate) fn drop_fence(&self, producer: u32, fence: &Arc<Fence>) {
+        // Clones are made under the lock only, so that two are this handle's and the one kept here.
+        let mut fences = lock(&self.fences);
+        if Arc::strong_count(fence) <= 2 {
+            fences.remove(&producer);
+        }
     }
 
     /// Notified when records become readable in any partition, when partitions are added, and when the log is closed.

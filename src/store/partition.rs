@@ -112,6 +112,39 @@ impl Partition {
         Reader::over_partition(self.handle.clone(), Arc::clone(&self.log), &self.core, start)
             .map_err(|error| self.log.explain(error))
     }
+
+    /// Gives up the records below `offset`, and their disk: as far as whole segments have no others, so that the start
+    /// moves to the first offset of the segment that has `offset`. At the end of the partition or behind it, all records
+    /// are given up. The end, and the offsets of what is kept, never change.
+    ///
+    /// It first waits until every full segment is sealed. Who is reading a segment that goes finishes it, and entries
+    /// that were read stay readable; a group that had not come so far goes on at the new start, and says how much it
+    /// missed. Sequences of [producers](crate::Producer) stay known. What a committed transaction has still to bring to
+    /// the disk, and a record that is being appended, are never given up.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let orders = placemark::Log::open(dir.path())?;
+    /// orders.append_batch(["order 1", "order 2"])?;
+    /// let partition = orders.partition(0)?;
+    /// partition.trim_before(1)?; // both are in one segment, which stays
+    /// assert_eq!(partition.start_offset(), 0);
+    /// partition.trim_before(2)?;
+    /// assert_eq!((partition.start_offset(), partition.end_offset()), (2, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) and [`Error::Failed`](crate::Error::Failed): the records are there or gone, as the
+    /// next opening shows.
+    pub fn trim_before(&self, offset: u64) -> Result<()> {
+        let trimmed = self.core.trim_before(offset);
+        self.core.env().background.lend_a_hand();
+        trimmed.map_err(|error| self.log.explain(error))
+    }
 }
 
 impl fmt::Debug for Partition {

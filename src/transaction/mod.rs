@@ -109,7 +109,7 @@ impl Transaction {
         }
         let now = Millis(core.env().storage.now());
         let parts = parts.into_values().map(|(partition, gathered)| (partition, gathered.finish(now))).collect();
-        let committed = core.journal().commit(Work { parts, placemarks, durable: true });
+        let committed = core.journal().commit(Work { parts, placemarks, durable: true, producer: None });
         core.env().background.lend_a_hand();
         committed.map(|_| ())
     }

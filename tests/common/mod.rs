@@ -3,6 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod files;
+pub(crate) mod producing;
 
 use std::env::{self, VarError};
 use std::panic;

@@ -38,6 +38,7 @@ fn the_example_in_the_chapter_is_what_the_codecs_make() {
     check("MANIFEST", &samples::manifest().encode());
     check("segment", &samples::segment());
     check("index", &samples::index());
+    check("producers", &samples::snapshot());
     check("decision", &samples::decision().encode());
     let side: Vec<u8> =
         samples::side().iter().flat_map(|(key, value)| [key.encode(), value.encode()].concat()).collect();

@@ -4,17 +4,20 @@ use proptest::prelude::*;
 
 use super::{flipped, samples};
 use crate::format::fields::put_varint;
-use crate::format::{DecidedPlacemark, Decision, Part};
+use crate::format::{DecidedPlacemark, Decision, Part, ProducerStamp};
 use crate::types::{GroupId, LogId, Millis};
 
 fn decisions() -> impl Strategy<Value = Decision> {
-    let part = (any::<(u32, u32, u64, u64, u32)>(), prop::collection::vec(any::<u8>(), 0..50)).prop_map(
-        |((log, partition, base, timestamp, count), records)| Part {
-            log: LogId(log),
+    let stamp = any::<(u32, u32, u64)>().prop_map(|(id, epoch, sequence)| ProducerStamp { id, epoch, sequence });
+    let producer = prop::option::of(stamp);
+    let part = (any::<(u32, u32, u64, u64, u32)>(), producer, prop::collection::vec(any::<u8>(), 0..50)).prop_map(
+        |((log, partition, base, timestamp, count), producer, records)| Part {
+            log: LogId(log.max(1)),
             partition,
             base: base >> 1,
             timestamp: Millis(timestamp),
             count,
+            producer,
             records,
         },
     );

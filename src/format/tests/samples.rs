@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::format::{
-    DecidedPlacemark, Decision, FrameStamp, Ident, IndexEntry, LogFile, Manifest, Part, ProducerStamp, RecoveryPoint,
-    SealedSegment, Seed, SegmentHeader, SideKey, SideValue, State, StoreFile, encode_index, encode_record,
-    frame_len_of, record_len, seal_frame,
+    DecidedPlacemark, Decision, FrameStamp, Ident, IndexEntry, Known, LogFile, Manifest, Part, ProducerStamp,
+    ProducersMark, RecoveryPoint, SealedSegment, Seed, SegmentHeader, SideKey, SideValue, State, StoreFile,
+    begin_snapshot, encode_index, encode_record, end_snapshot, frame_len_of, record_len, seal_frame,
 };
-use crate::types::{CacheIdentity, GroupId, LogId, Millis, Pos};
+use crate::types::{CacheIdentity, GroupId, LogId, Millis, Pos, ProducerId};
 use crate::{Durability, LogOptions, Record, Retention};
 
 pub(super) const STORE: u128 = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff;
@@ -87,6 +87,15 @@ pub(super) fn index() -> Vec<u8> {
     encode_index(&IDENT, BASE, u32::try_from(segment().len()).unwrap(), &entries)
 }
 
+/// What the segment says of its producer.
+pub(super) fn snapshot() -> Vec<u8> {
+    let mut bytes = begin_snapshot(&IDENT, BASE + 7, 0);
+    let mut known = Known::first(&ProducerStamp { id: 3, epoch: 1, sequence: 40 }, BASE - 1, 1);
+    known.push(&ProducerStamp { id: 3, epoch: 1, sequence: 41 }, BASE + 1, 2);
+    known.encode(&mut bytes);
+    end_snapshot(bytes)
+}
+
 pub(super) fn manifest() -> Manifest {
     Manifest {
         ident: IDENT,
@@ -104,6 +113,7 @@ pub(super) fn manifest() -> Manifest {
         recovery: RecoveryPoint { segment: BASE + 7, pos: Pos(64), next: BASE + 7, records: 0, newest: Millis(0) },
         ceiling: Some(BASE + 7 + (1 << 20)),
         state: State::Open(CacheIdentity { boot: *b"boot id, 16 byte", mount: 9 }),
+        producers: ProducersMark::nothing_up_to(BASE + 7),
     }
 }
 
@@ -131,6 +141,11 @@ pub(super) fn side() -> Vec<(SideKey, SideValue)> {
         (SideKey::Log { name: "orders".to_owned() }, SideValue::Number(16)),
         (SideKey::NextLog, SideValue::Number(17)),
         (SideKey::NextGroup, SideValue::Number(3)),
+        (
+            SideKey::Producer { log, name: "importer".to_owned() },
+            SideValue::Producer(ProducerId { number: 3, epoch: 1 }),
+        ),
+        (SideKey::NextProducer, SideValue::Number(4)),
     ]
 }
 
@@ -142,6 +157,7 @@ pub(super) fn decision() -> Decision {
             base: BASE,
             timestamp: NEW_YEAR,
             count: 1,
+            producer: None,
             records: record(&Record::new("order 1"), 0, None),
         }],
         placemarks: vec![DecidedPlacemark {

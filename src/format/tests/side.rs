@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::samples;
 use crate::format::fields::{Fields, put_varint};
 use crate::format::{SideKey, SideValue};
-use crate::types::{GroupId, LogId};
+use crate::types::{GroupId, LogId, ProducerId};
 
 fn keys() -> impl Strategy<Value = SideKey> {
     let place = || {
@@ -19,16 +19,20 @@ fn keys() -> impl Strategy<Value = SideKey> {
         "[A-Za-z0-9._-]{1,249}".prop_map(|name| SideKey::Log { name }),
         Just(SideKey::NextLog),
         Just(SideKey::NextGroup),
+        (any::<u32>(), "[A-Za-z0-9._-]{1,249}").prop_map(|(log, name)| SideKey::Producer { log: LogId(log), name }),
+        Just(SideKey::NextProducer),
     ]
 }
 
 proptest! {
     #[test]
-    fn keys_and_values_come_back(key in keys(), offset in 0..1_u64 << 63, version in 0..1_u64 << 63) {
+    fn keys_and_values_come_back(key in keys(), offset in 0..1_u64 << 63, version in 0..1_u64 << 63,
+        number in any::<u32>(), epoch in any::<u32>()) {
         let bytes = key.encode();
         prop_assert_eq!(SideKey::decode(&bytes), Some(key.clone()));
         let value = match key {
             SideKey::Placemark { .. } => SideValue::Placemark { offset, version },
+            SideKey::Producer { .. } => SideValue::Producer(ProducerId { number, epoch }),
             _ => SideValue::Number(offset),
         };
         let mut bytes = value.encode();
@@ -70,14 +74,14 @@ proptest! {
 
 #[test]
 fn kinds_and_tails_that_are_not_known_are_left_to_who_knows_them() {
-    for kind in (0..=255).filter(|kind| !(1..=6).contains(kind)) {
+    for kind in (0..=255).filter(|kind| !(1..=8).contains(kind)) {
         assert_eq!(SideKey::decode(&[kind]), None);
         assert_eq!(SideKey::decode(&[kind, 1, 2, 3]), None);
     }
     assert_eq!(SideKey::decode(&[]), None);
     for (key, _) in samples::side() {
         let mut bytes = key.encode();
-        let named = matches!(key, SideKey::Group { .. } | SideKey::Log { .. });
+        let named = matches!(key, SideKey::Group { .. } | SideKey::Log { .. } | SideKey::Producer { .. });
         bytes.push(if named { 0xff } else { 0 });
         assert_eq!(SideKey::decode(&bytes), None, "{key:?} with a byte more");
     }
@@ -85,8 +89,8 @@ fn kinds_and_tails_that_are_not_known_are_left_to_who_knows_them() {
 
 #[test]
 fn offsets_and_versions_that_no_one_can_count_to_are_refused() {
-    let most = (1_u64 << 63) - 1;
     for (key, _) in samples::side() {
+        let most = if matches!(key, SideKey::Producer { .. }) { u64::from(u32::MAX) } else { (1 << 63) - 1 };
         for (number, fits) in [(most, true), (most + 1, false), (u64::MAX, false)] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, number);

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::flipped;
 use super::samples::{self, BASE, IDENT};
 use crate::format::{
-    DecodeError, HeaderFault, Ident, IndexEntry, LogFile, Manifest, RecoveryPoint, SealedSegment, SegmentHeader, State,
-    StoreFile, decode_index, encode_index, index_len,
+    DecodeError, HeaderFault, Ident, IndexEntry, LogFile, Manifest, ProducersMark, RecoveryPoint, SealedSegment,
+    SegmentHeader, State, StoreFile, decode_index, decode_snapshot, encode_index, index_len,
 };
 use crate::types::{CacheIdentity, LogId, Millis, Pos};
 use crate::{Compaction, Durability, LogOptions, Retention};
@@ -36,6 +36,7 @@ fn kinds() -> Vec<(&'static str, Vec<u8>, Decode)> {
         ("STORE", samples::store_file().encode(), |bytes| outcome(&StoreFile::decode(bytes))),
         ("LOG", samples::log_file().encode(), |bytes| outcome(&LogFile::decode(bytes))),
         ("MANIFEST", samples::manifest().encode(), |bytes| outcome(&Manifest::decode(bytes))),
+        ("producers", samples::snapshot(), |bytes| outcome(&decode_snapshot(bytes, &IDENT, BASE + 7).map(drop))),
         ("index", samples::index(), |bytes| {
             if decode_index(bytes, &IDENT, BASE).is_some() { Outcome::Whole } else { Outcome::Damaged }
         }),
@@ -141,7 +142,7 @@ fn a_header_that_was_never_written_says_so() {
 #[test]
 fn a_manifest_that_contradicts_itself_is_damaged() {
     type Spoil = fn(&mut Manifest);
-    let spoils: [Spoil; 9] = [
+    let spoils: [Spoil; 12] = [
         |manifest| manifest.sealed[0].end = manifest.active + 1,
         |manifest| manifest.sealed[0].base = manifest.sealed[0].end + 1,
         |manifest| manifest.sealed[0].len = 0,
@@ -151,6 +152,9 @@ fn a_manifest_that_contradicts_itself_is_damaged() {
         |manifest| manifest.recovery.next = manifest.active - 1,
         |manifest| manifest.recovery.pos = Pos(63),
         |manifest| manifest.recovery.pos = Pos(68),
+        |manifest| manifest.producers.covers += 1,
+        |manifest| manifest.producers.floor = manifest.producers.covers + 1,
+        |manifest| manifest.producers.snapshots = vec![5, 5],
     ];
     for (number, spoil) in spoils.into_iter().enumerate() {
         let mut manifest = samples::manifest();
@@ -221,9 +225,23 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             let sealed = sealed.collect();
             let recovery =
                 RecoveryPoint { segment: active, pos: Pos(pos), next: active + more, records, newest: Millis(newest) };
-            Manifest { ident, sealed, active, active_created: Millis(created), recovery, ceiling, state }
+            let producers = ProducersMark::nothing_up_to(recovery.next);
+            Manifest { ident, sealed, active, active_created: Millis(created), recovery, ceiling, state, producers }
         },
     )
+}
+
+/// The same with something to say of producers.
+fn with_producers() -> impl Strategy<Value = Manifest> {
+    let marks = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::collection::vec(any::<u64>(), 0..3));
+    (manifests(), marks).prop_map(|(mut manifest, (covers, floor, mut snapshots))| {
+        let covers = covers.index(usize::try_from(manifest.recovery.next).unwrap() + 1) as u64;
+        let floor = floor.index(usize::try_from(covers).unwrap() + 1) as u64;
+        snapshots.sort_unstable_by_key(|offset| std::cmp::Reverse(*offset));
+        snapshots.dedup();
+        manifest.producers = ProducersMark { snapshots, covers, floor };
+        manifest
+    })
 }
 
 proptest! {
@@ -240,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn a_manifest_comes_back(manifest in manifests()) {
+    fn a_manifest_comes_back(manifest in prop_oneof![manifests(), with_producers()]) {
         prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
     }
 
