@@ -241,7 +241,12 @@ impl Walk<'_> {
             walked.push(this);
             match verdict {
                 Verdict::End { torn } => break torn,
-                Verdict::Skip { segment, extent } => start = (segment, extent),
+                Verdict::Skip { segment, extent } => {
+                    if let Some(before) = walked.last_mut().filter(|before| before.segment.base != segment) {
+                        leave_damage(before, segment)?;
+                    }
+                    start = (segment, extent);
+                }
             }
         };
         self.make_durable(&walked, manifest)?;
@@ -428,6 +433,19 @@ fn remove_index(storage: &dyn Storage, segment: &Path) -> Result<()> {
     if storage.kind(&path).at(&path)?.is_some() {
         storage.remove_file(&path).at(&path)?;
     }
+    Ok(())
+}
+
+/// Salvage goes on in a later segment: this one is sealed with the damage at its end, so that every reader meets it.
+fn leave_damage(this: &mut Walked, next: u64) -> Result<()> {
+    let path = &this.segment.path;
+    let written = FrameReader::new(this.file.as_ref(), path)?.last_written(this.extent.pos)?;
+    // Where nothing is left of what was there, zeros stand for it.
+    let pos = Pos(written.0.max(this.extent.pos.0.saturating_add(1))).aligned();
+    if this.file.len().at(path)? < u64::from(pos.0) {
+        this.file.set_len(u64::from(pos.0)).at(path)?;
+    }
+    this.extent = Extent { pos, end: next, ..this.extent };
     Ok(())
 }
 

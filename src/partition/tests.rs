@@ -251,3 +251,49 @@ fn a_disk_that_has_no_space_ahead_is_filled_to_its_end() {
     let (_store, log, _) = appended_ahead(&disk);
     assert_eq!(log.read(StartAt::Earliest).unwrap().map(Result::unwrap).count(), taken + 2);
 }
+
+#[test]
+fn what_salvage_stepped_over_at_the_end_of_a_segment_shows_to_those_who_did_not_ask_for_it() {
+    let disk = SimDisk::new(1);
+    let partition = simulated(&disk, RecoveryMode::Strict);
+    while partition.segments().len() < 3 {
+        let _ = partition.append_unsynced(&Record::new(&[7; 1000])).unwrap();
+    }
+    let (first, end) = (Arc::clone(&partition.segments()[0]), partition.segments()[0].end());
+    partition.sync_written().unwrap();
+    partition.append(&Record::new("vouches")).unwrap();
+    let all = partition.end();
+    let disk = disk.kill();
+    let whole = disk.read_file(&first.path).unwrap();
+    let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let spoils: [fn(&mut Vec<u8>, usize); 3] = [
+        |bytes, last| bytes[last] ^= 1,
+        |bytes, last| bytes[last - 1035..].fill(0),
+        |bytes, last| bytes.truncate(last - 1035),
+    ];
+    for spoil in spoils {
+        let mut bytes = whole.clone();
+        spoil(&mut bytes, last);
+        let disk = disk.kill();
+        disk.write_file(&first.path, &bytes);
+        check_salvaged(&disk, end, all);
+    }
+}
+
+/// Whether the record before `end`, the last of its segment, is missing and known to be.
+fn check_salvaged(disk: &SimDisk, end: u64, all: u64) {
+    let readable: Vec<u64> = (0..all).filter(|offset| *offset != end - 1).collect();
+    for _ in 0..2 {
+        let partition = simulated(disk, RecoveryMode::Salvage);
+        assert_eq!(offsets(&partition, 0).unwrap(), readable);
+        let listed = partition.env().report.snapshot().damage();
+        assert_eq!(listed.iter().map(|damage| damage.offsets.clone()).collect::<Vec<_>>(), vec![end - 1..end]);
+        partition.close().unwrap();
+    }
+    let strict = offsets(&simulated(disk, RecoveryMode::Strict), 0);
+    assert!(matches!(strict, Err(Error::Corrupt { .. })), "{strict:?}");
+    assert_eq!(
+        offsets(&simulated(&disk, RecoveryMode::Strict), end).unwrap(),
+        readable[readable.len() - (all - end) as usize..]
+    );
+}
