@@ -293,7 +293,7 @@ fn check_salvaged(disk: &SimDisk, end: u64, all: u64) {
     let strict = offsets(&simulated(disk, RecoveryMode::Strict), 0);
     assert!(matches!(strict, Err(Error::Corrupt { .. })), "{strict:?}");
     assert_eq!(
-        offsets(&simulated(&disk, RecoveryMode::Strict), end).unwrap(),
+        offsets(&simulated(disk, RecoveryMode::Strict), end).unwrap(),
         readable[readable.len() - (all - end) as usize..]
     );
 }
