@@ -1,0 +1,93 @@
+//! How long it takes to open a store and read a first record: closed cleanly, and as a crash left it; and to load a side
+//! log of a million placemarks.
+//!
+//! The large sizes take disk: `PLACEMARK_BENCH_GIB` says how large the largest log may be, 1 if it says nothing.
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+#[expect(dead_code, reason = "every benchmark uses its own part of it")]
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use placemark::{Durability, LogOptions, StartAt, Store};
+use tempfile::TempDir;
+
+use common::{Contest, Subject, copied, shown, subject, timed};
+
+/// A log of so many MiB, in batches.
+fn filled(mib: u64) -> Subject {
+    let subject = subject(Durability::Os, LogOptions::new());
+    for _ in 0..mib {
+        subject.log.append_batch((0..1024).map(|_| &[7; 1016])).unwrap();
+    }
+    subject
+}
+
+fn open_and_read(dir: &Path) -> Duration {
+    let mut store = None;
+    let took = timed(|| {
+        let opened = Store::options().durability(Durability::Os).open(dir).unwrap();
+        let log = opened.log("bench").unwrap();
+        assert!(log.read(StartAt::Earliest).unwrap().next().unwrap().is_ok());
+        store = Some(opened);
+    });
+    store.unwrap().close().unwrap();
+    took
+}
+
+fn clean(criterion: &mut Criterion, largest: u64) {
+    for mib in [16, 1024, 10 * 1024].into_iter().filter(|mib| *mib <= largest) {
+        let Subject { log, store, dir } = filled(mib);
+        drop(log);
+        store.close().unwrap();
+        Contest::new(format!("open and read the first record, closed cleanly, {mib} MiB"), 15, 1)
+            .way("placemark", |n| (0..n).map(|_| open_and_read(dir.path())).sum())
+            .hold(criterion);
+    }
+}
+
+/// Opening what a crash left, whose tail nobody has vouched for: `tail` MiB behind the recovery point.
+fn after_crash(tail: u64) {
+    let subject = filled(64);
+    subject.store.sync().unwrap();
+    for _ in 0..tail {
+        subject.log.append_batch((0..1024).map(|_| &[7; 1016])).unwrap();
+    }
+    let crashed = copied(subject.dir.path());
+    let took = open_and_read(crashed.path());
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let speed = tail as f64 / 1024.0 / took.as_secs_f64();
+    println!(
+        "open after a crash, {tail} MiB behind the recovery point: {} ({speed:.2} GiB/s)",
+        shown(took.as_secs_f64())
+    );
+}
+
+/// A store whose side log has placemarks of `groups` groups in `partitions` partitions.
+fn with_placemarks(groups: u32, partitions: u32) -> TempDir {
+    let Subject { log, store, dir } = subject(Durability::Os, LogOptions::new().partitions(partitions));
+    for group in 0..groups {
+        drop(log.consumer(&format!("group-{group}")).at_least_once().unwrap());
+    }
+    drop(log);
+    store.close().unwrap();
+    dir
+}
+
+fn open(criterion: &mut Criterion) {
+    let gib = std::env::var("PLACEMARK_BENCH_GIB").ok().and_then(|gib| gib.parse().ok()).unwrap_or(1);
+    common::warm_up();
+    clean(criterion, gib * 1024);
+    for tail in [16, 1024] {
+        after_crash(tail);
+    }
+    let (groups, partitions) = (1000, 1000);
+    let dir = with_placemarks(groups, partitions);
+    let took = timed(|| drop(Store::options().durability(Durability::Os).open(dir.path()).unwrap()));
+    println!("open a store with {} placemarks: {}", groups * partitions, shown(took.as_secs_f64()));
+}
+
+criterion_group!(benches, open);
+criterion_main!(benches);
