@@ -231,7 +231,7 @@ impl Cursor {
 
     /// The next record of the frame that is open.
     #[inline]
-    fn record(&mut self) -> Option<Entry> {
+    pub(crate) fn record(&mut self) -> Option<Entry> {
         let place = self.place.as_mut()?;
         let open = place.frame.as_mut()?;
         while open.left > 0 {
@@ -258,7 +258,9 @@ impl Cursor {
     }
 
     /// Opens the next frame; false at the end of what is readable.
-    fn open_frame(&mut self) -> Result<bool> {
+    ///
+    /// Asked again it answers the same, until its records are read or more are appended.
+    pub(crate) fn open_frame(&mut self) -> Result<bool> {
         if self.partition.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
