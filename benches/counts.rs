@@ -1,4 +1,4 @@
-//! The work whose instructions `benches/count` counts: so many operations of one kind, and nothing else.
+//! The work whose instructions `benches/count.sh` counts: so many operations of one kind, and nothing else.
 //!
 //! A run of twice as many operations less a run of as many gives the cost of one, whatever starting and ending cost.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
