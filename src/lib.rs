@@ -50,8 +50,9 @@
 //!
 //! Placemarks follow the store's durability: under `Interval` and `Os` the modes keep their promise when the process is
 //! killed; for power loss choose `Sync` for the store. Transactions wait for the disk always. Exactly once is said of
-//! results in logs of the same store; an effect elsewhere is made harmless to repeat by keying it with the record's log,
-//! partition and offset, which never change.
+//! results in logs of the same store; an effect elsewhere is made harmless to repeat by keying it with
+//! [`Entry::id`], which never changes, or goes with the placemark into one transaction of the application's own database
+//! ([`exactly_once_from`](ConsumerBuilder::exactly_once_from)).
 //!
 //! # What it asks for
 //!
@@ -107,4 +108,4 @@ pub use record::{Payload, Record};
 pub use segment::{Entry, Headers};
 pub use store::{Log, Partition, Reader, Store, StoreOptions};
 pub use transaction::Transaction;
-pub use types::{Position, ResetTo, StartAt};
+pub use types::{EntryId, Position, ResetTo, StartAt};

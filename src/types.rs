@@ -1,6 +1,8 @@
 //! Small values that every part of the crate speaks: positions, starting points, and the numbers that must not be mixed
 //! up inside it.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{Error, Result};
@@ -12,6 +14,77 @@ pub struct Position {
     pub partition: u32,
     /// Offset of the record in the partition, from 0, never given twice.
     pub offset: u64,
+}
+
+/// What identifies a record in its store for good: its log, partition and offset. No other record ever has the same, not
+/// even one of a log that is made anew under the name of a deleted one.
+///
+/// It is for effects outside the store that are to happen once: an effect that is keyed by it, as the row of a table with
+/// a primary key or a request with an idempotency key, is harmless to repeat.
+///
+/// As bytes and as numbers it sorts by log, partition and offset. As text it is `log.partition.offset`.
+///
+/// ```
+/// # fn main() -> placemark::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use placemark::{EntryId, Log, StartAt};
+///
+/// let mail = Log::open(dir.path())?;
+/// mail.append("to alice")?;
+/// let entry = mail.read(StartAt::Earliest)?.next().unwrap()?;
+/// let key = entry.id().to_string(); // such as an idempotency key of a request
+/// assert_eq!(key.parse::<EntryId>()?, entry.id());
+/// assert_eq!(EntryId::from_bytes(entry.id().to_bytes()), entry.id());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// Number of the log in its store, never given to another.
+    pub log: u32,
+    /// Number of the partition.
+    pub partition: u32,
+    /// Offset in the partition.
+    pub offset: u64,
+}
+
+impl EntryId {
+    /// The three numbers, each with its highest byte first, so that they sort as they stand.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let number = u128::from(self.log) << 96 | u128::from(self.partition) << 64 | u128::from(self.offset);
+        number.to_be_bytes()
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [l0, l1, l2, l3, p0, p1, p2, p3, offset @ ..] = bytes;
+        Self {
+            log: u32::from_be_bytes([l0, l1, l2, l3]),
+            partition: u32::from_be_bytes([p0, p1, p2, p3]),
+            offset: u64::from_be_bytes(offset),
+        }
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.log, self.partition, self.offset)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.splitn(3, '.');
+        let parsed = parts.next().and_then(|log| log.parse().ok()).zip(parts.next().and_then(|it| it.parse().ok()));
+        let parsed = parsed.zip(parts.next().and_then(|offset| offset.parse().ok()));
+        match parsed.map(|((log, partition), offset)| Self { log, partition, offset }) {
+            // Numbers have other spellings, such as with a plus sign; a key has one.
+            Some(id) if id.to_string() == text => Ok(id),
+            _ => Err(Error::option("entry id", format!("{text:?} is not of the form log.partition.offset"))),
+        }
+    }
 }
 
 /// Where to begin reading.
@@ -138,4 +211,25 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::InvalidName { name: name.chars().take(300).collect(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_id_is_read_back_from_its_bytes_and_text_and_sorts_alike() {
+        let id = |log, partition, offset| EntryId { log, partition, offset };
+        let ids = [id(0, 0, 0), id(16, 0, 300), id(16, 1, 2), id(300, 0, u64::MAX), id(u32::MAX, u32::MAX, u64::MAX)];
+        for id in ids {
+            assert_eq!(EntryId::from_bytes(id.to_bytes()), id);
+            assert_eq!(id.to_string().parse::<EntryId>().unwrap(), id);
+        }
+        assert!(ids.is_sorted());
+        assert!(ids.map(EntryId::to_bytes).is_sorted());
+        assert_eq!(id(16, 2, 42).to_string(), "16.2.42");
+        for text in ["", "1.2", "1.2.3.4", "+1.2.3", "1.02.3", " 1.2.3", "1.2.x", "4294967296.0.0"] {
+            assert!(text.parse::<EntryId>().is_err(), "{text}");
+        }
+    }
 }

@@ -16,8 +16,8 @@ pub struct AtLeastOnce;
 /// once.
 ///
 /// That holds for results in logs of the same store. For effects elsewhere, keep results and placemark in one
-/// transaction of the database that has the results, or key the effect by the record's log, partition and offset, which
-/// never change.
+/// transaction of the database that has the results, or key the effect by [`Entry::id`](crate::Entry::id), which never
+/// changes.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ExactlyOnce;

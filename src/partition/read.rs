@@ -248,8 +248,8 @@ impl Cursor {
             if offset >= self.next {
                 self.next = offset + 1;
                 let map = Arc::clone(&place.view.map);
-                let partition = self.partition.ident.partition;
-                return Some(Entry::new(map, place.pos.0, partition, offset, open.timestamp, &raw));
+                let ident = &self.partition.ident;
+                return Some(Entry::new(map, place.pos.0, ident, offset, open.timestamp, &raw));
             }
         }
         place.pos = open.end.aligned();

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::format::{self, RawRecord};
+use crate::format::{self, Ident, RawRecord};
 use crate::storage::Map;
-use crate::types::Millis;
+use crate::types::{EntryId, LogId, Millis};
 
 /// A record that was read.
 ///
@@ -36,6 +36,7 @@ pub struct Entry {
     map: Arc<Map>,
     offset: u64,
     timestamp: Millis,
+    log: LogId,
     partition: u32,
     value: Slice,
     key: Option<Slice>,
@@ -65,12 +66,13 @@ impl Slice {
 impl Entry {
     /// The record `raw` of the frame at `frame`, whose checksum was checked.
     #[inline]
-    pub(crate) fn new(map: Arc<Map>, frame: u32, partition: u32, offset: u64, time: Millis, raw: &RawRecord) -> Self {
+    pub(crate) fn new(map: Arc<Map>, frame: u32, ident: &Ident, offset: u64, time: Millis, raw: &RawRecord) -> Self {
         Self {
             map,
             offset,
             timestamp: raw.timestamp.unwrap_or(time),
-            partition,
+            log: ident.log,
+            partition: ident.partition,
             value: Slice::within(frame, &raw.value),
             key: raw.key.as_ref().map(|key| Slice::within(frame, key)),
             headers: raw.headers.as_ref().map_or(Slice { start: 0, end: 0 }, |headers| Slice::within(frame, headers)),
@@ -88,6 +90,11 @@ impl Entry {
     #[inline]
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// What identifies it in its store for good.
+    pub fn id(&self) -> EntryId {
+        EntryId { log: self.log.0, partition: self.partition, offset: self.offset }
     }
 
     /// When it was appended, or the time it was given, to the millisecond.
