@@ -14,7 +14,7 @@ use std::env;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use placemark::storage::{CacheIdentity, Crash, File, Keep, Kind, Listed, Lock, Map, Mode, SimDisk, Storage};
 use placemark::{Durability, Error, Log, LogOptions, StartAt, Store};
@@ -380,5 +380,40 @@ fn a_store_closed_under_its_appenders_has_all_that_they_were_told() {
         let found: BTreeSet<u64> = offsets(&store.log("orders").unwrap()).into_iter().collect();
         assert_eq!(found, told);
         assert_eq!(store.recovery().recovered_partitions, 0, "it was closed cleanly");
+    });
+}
+
+#[test]
+fn readers_and_searches_step_over_segments_that_are_given_up_under_them() {
+    explore(|| {
+        let disk = SimDisk::new(1);
+        let store = open(&disk, Durability::Os);
+        let log = store.log_with("orders", small()).unwrap();
+        let partition = log.partition(0).unwrap();
+        for _ in 0..6 {
+            partition.append(vec![1; 25_000]).unwrap();
+        }
+        // Reopened, so that no mapping is left of the appends.
+        store.close().unwrap();
+        let store = open(&disk, Durability::Os);
+        let log = store.log("orders").unwrap();
+        let partition = log.partition(0).unwrap();
+        let mut reader = partition.read(StartAt::Earliest).unwrap();
+        let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+        let trimming = thread::spawn(move || {
+            partition.trim_before(2).unwrap();
+            partition.trim_before(4).unwrap();
+        });
+        let searching = thread::spawn(move || {
+            assert!(consumer.lag().unwrap()[0].records <= 6);
+            consumer.seek(0, StartAt::Time(SystemTime::UNIX_EPOCH)).unwrap();
+            let batch = consumer.poll(Duration::ZERO).unwrap().unwrap();
+            assert!([0, 2, 4].contains(&batch.offsets().start), "{batch:?}");
+        });
+        let read: Vec<u64> = reader.by_ref().map(|entry| entry.unwrap().offset()).collect();
+        assert!(read.is_sorted() && read.ends_with(&[4, 5]), "{read:?}");
+        assert_eq!(read.len() as u64 + reader.skipped(), 6, "{read:?}");
+        trimming.join().unwrap();
+        searching.join().unwrap();
     });
 }
