@@ -30,7 +30,8 @@ const EAGER: u64 = 250;
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) segment: Arc<Segment>,
-    /// Held since before the first store, so that its sync reports every write-back error since.
+    /// Open since before the first store, so that its sync reports every write-back error since: by its descriptor, or
+    /// kept by the mapping.
     pub(crate) file: Arc<dyn File>,
     /// Keeps the mapping and the index alive for readers, who reach them through the segment.
     view: Arc<View>,
@@ -139,9 +140,10 @@ impl Writer {
         if !shape.synced {
             map.prefer_large_pages();
         }
-        let sink = match sink {
-            Some(writer) => Sink::Mapped(writer),
-            None => Sink::Pwrite { map: Arc::clone(&map), frame: Vec::new() },
+        let (sink, file) = match sink {
+            // Stored through the mapping, which can keep the file open as well as a descriptor can.
+            Some(writer) => (Sink::Mapped(writer), file.kept_by(&map, path).unwrap_or(file)),
+            None => (Sink::Pwrite { map: Arc::clone(&map), frame: Vec::new() }, file),
         };
         let view = Arc::new(View { map, index });
         segment.set_extent(extent);

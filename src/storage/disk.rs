@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -294,6 +294,61 @@ impl File for DiskFile {
         options.len(len);
         let region = if writable { options.map_raw(&self.file)? } else { options.map_raw_read_only(&self.file)? };
         Map::of_file(region, len, writable)
+    }
+
+    /// On Linux only: elsewhere `msync` may promise less than [`sync`](File::sync) does.
+    fn kept_by(&self, map: &Arc<Map>, path: &Path) -> Option<Arc<dyn File>> {
+        cfg!(target_os = "linux").then(|| Arc::new(MappedFile { map: Arc::clone(map), path: path.to_owned() }) as _)
+    }
+}
+
+/// A file that a mapping keeps open.
+#[derive(Debug)]
+struct MappedFile {
+    map: Arc<Map>,
+    path: PathBuf,
+}
+
+impl MappedFile {
+    /// The file with a descriptor. Not for a sync: it knows of no write-back error before this opening.
+    fn file(&self) -> io::Result<DiskFile> {
+        open_regular(OpenOptions::new().read(true).write(true), &self.path).map(|file| DiskFile { file })
+    }
+}
+
+impl File for MappedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file()?.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file()?.read_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file()?.write_at(bytes, at)
+    }
+
+    fn allocate(&self, from: u64, len: u64) -> io::Result<()> {
+        self.file()?.allocate(from, len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file()?.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.map.sync()
+    }
+
+    fn forget(&self, from: u64) {
+        if let Ok(file) = self.file() {
+            file.forget(from);
+        }
+    }
+
+    fn map(&self, len: usize, writable: bool) -> io::Result<Map> {
+        self.file()?.map(len, writable)
     }
 }
 

@@ -147,6 +147,19 @@ impl Map {
         }
     }
 
+    /// `msync`: makes the bytes and the length of the mapped file durable, as `fdatasync` does; the kernel does the same
+    /// for both. A mapping keeps the open file that it was made of, also when its descriptor is closed, and with it the
+    /// mark of the write-back errors that were reported: what failed since that opening is an error here.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Region::File(mapping) = &self.region else { return Err(io::ErrorKind::Unsupported.into()) };
+        loop {
+            match mapping.flush() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                flushed => return flushed,
+            }
+        }
+    }
+
     /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there. Changes no
     /// byte, and waits for the kernel: for a background thread. The pages count as dirty. Advice: where a kernel does
     /// not know it (Linux before 5.14), or the file has been cut meanwhile, the first store makes its page ready.

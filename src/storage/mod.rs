@@ -168,4 +168,12 @@ pub trait File: Debug + Send + Sync {
     /// Maps the first `len` bytes, shared, writable if the file is and `writable` says so. The mapping may be longer
     /// than the file; bytes past the end of the file must not be touched, which [`Map`] sees to.
     fn map(&self, len: usize, writable: bool) -> io::Result<Map>;
+
+    /// The same file without a descriptor of its own, kept by a mapping of it instead, so that as many files can be
+    /// written to as can be mapped. [`sync`](Self::sync) goes through the mapping; the rest opens the file at `path` again.
+    /// `None` where that is no use.
+    fn kept_by(&self, map: &Arc<Map>, path: &Path) -> Option<Arc<dyn File>> {
+        let _ = (map, path);
+        None
+    }
 }
