@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -298,7 +298,8 @@ impl File for DiskFile {
 
     /// On Linux only: elsewhere `msync` may promise less than [`sync`](File::sync) does.
     fn kept_by(&self, map: &Arc<Map>, path: &Path) -> Option<Arc<dyn File>> {
-        cfg!(target_os = "linux").then(|| Arc::new(MappedFile { map: Arc::clone(map), path: path.to_owned() }) as _)
+        let identity = identity(&self.file).ok().filter(|_| cfg!(target_os = "linux"))?;
+        Some(Arc::new(MappedFile { map: Arc::clone(map), path: path.to_owned(), identity }))
     }
 }
 
@@ -307,13 +308,27 @@ impl File for DiskFile {
 struct MappedFile {
     map: Arc<Map>,
     path: PathBuf,
+    identity: (u64, u64),
 }
 
 impl MappedFile {
     /// The file with a descriptor. Not for a sync: it knows of no write-back error before this opening.
+    ///
+    /// Another file that someone has put in its place is refused: blocks allocated there are not behind the mapping.
     fn file(&self) -> io::Result<DiskFile> {
-        open_regular(OpenOptions::new().read(true).write(true), &self.path).map(|file| DiskFile { file })
+        let file = open_regular(OpenOptions::new().read(true).write(true), &self.path)?;
+        if identity(&file)? == self.identity {
+            Ok(DiskFile { file })
+        } else {
+            Err(io::Error::other("another file has been put in the place of the one that is open"))
+        }
     }
+}
+
+/// What tells a file from every other that exists.
+fn identity(file: &fs::File) -> io::Result<(u64, u64)> {
+    let found = file.metadata()?;
+    Ok((found.dev(), found.ino()))
 }
 
 impl File for MappedFile {
@@ -469,6 +484,27 @@ mod tests {
         if file.allocate(0, 1 << 20).is_ok() {
             assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_kept_by_its_mapping_is_no_other_file_of_its_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        let file = Disk::new().open(&path, Mode::Create).unwrap();
+        file.set_len(8192).unwrap();
+        let map = Arc::new(file.map(8192, true).unwrap());
+        let kept = file.kept_by(&map, &path).unwrap();
+        drop(file);
+        kept.set_len(4096).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
+        assert!(kept.sync().is_ok());
+        fs::rename(&path, scratch.path().join("moved")).unwrap();
+        assert_eq!(kept.set_len(0).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, [1; 8192]).unwrap();
+        assert!(kept.set_len(0).is_err() && kept.write_at(b"x", 0).is_err() && kept.allocate(0, 100_000).is_err());
+        assert_eq!(fs::read(&path).unwrap(), [1; 8192]);
+        assert!(kept.sync().is_ok(), "the file itself is still there");
     }
 
     #[test]
