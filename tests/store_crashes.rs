@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use placemark::storage::{Crash, Fault, Keep, Operation, SimDisk};
-use placemark::{Error, LogOptions, Result, StartAt, Store};
+use placemark::{Durability, Error, LogOptions, Result, StartAt, Store};
 
 const PATH: &str = "/var/lib/data";
 
@@ -185,4 +186,85 @@ fn a_store_on_a_full_disk_is_refused_with_the_reason_and_made_once_there_is_room
         disk.capacity(1 << 30);
         open(&disk).unwrap().log("a").unwrap().append("1").unwrap();
     }
+}
+
+#[test]
+fn what_is_promised_after_a_kill_does_not_hang_on_a_name_that_the_killed_process_left_unsynced() {
+    let whole = SimDisk::new(1);
+    run(&whole);
+    for after in 0..=whole.operations() {
+        let disk = SimDisk::new(1);
+        disk.crash_after(after);
+        run(&disk);
+        let left = disk.kill();
+        let promised = open(&left).and_then(|store| {
+            for name in store.logs()? {
+                let log = store.open_log(&name)?;
+                log.partition(log.partitions() - 1)?.append("promised")?;
+            }
+            store.log("new")?.append("promised")?;
+            state(&store)
+        });
+        let promised = promised.unwrap_or_else(|error| panic!("killed after operation {after}: {error}"));
+        // The process dies again, and the power is lost before the names of before would have reached the disk.
+        let left = left.crash(Crash::new(after).keep(Keep::Nothing));
+        let found = open(&left).and_then(|store| state(&store));
+        let found = found.unwrap_or_else(|error| panic!("killed after operation {after}, then no power: {error}"));
+        assert_eq!(found, promised, "killed after operation {after}, then no power");
+    }
+}
+
+#[test]
+fn a_segment_is_removed_only_once_no_manifest_that_power_loss_could_bring_back_lists_it() {
+    // Closing rewrites the side log and gives up the journal's segments.
+    let fill = |disk: &SimDisk| -> Result<()> {
+        let store = open(disk)?;
+        let log = store.log("a")?;
+        let mut txn = store.transaction();
+        txn.append(&log, "1")?;
+        txn.commit()?;
+        store.close()
+    };
+    let whole = SimDisk::new(1);
+    fill(&whole).unwrap();
+    // The last that is done is to close the journal.
+    for after in whole.operations() - 40..=whole.operations() {
+        let disk = SimDisk::new(1);
+        disk.crash_after(after);
+        let _ = fill(&disk);
+        let left = disk.kill();
+        left.keep_moments();
+        drop(open(&left));
+        for moment in left.take_moments() {
+            for seed in 0..4 {
+                let left = moment.disk.crash(Crash::new(seed));
+                let opened = open(&left);
+                assert!(opened.is_ok(), "killed after {after}, then no power at {}: {opened:?}", moment.done);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transaction_keeps_its_placemark_though_the_store_waits_for_no_disk() {
+    let disk = SimDisk::new(1);
+    let options = || Store::options().storage(Arc::new(disk.clone())).durability(Durability::Os);
+    let store = options().open(PATH).unwrap();
+    let (from, to) = (store.log("from").unwrap(), store.log("to").unwrap());
+    from.append("1").unwrap();
+    let mut consumer = from.consumer("group").exactly_once().unwrap();
+    let batch = consumer.poll(Duration::ZERO).unwrap().unwrap();
+    let mut txn = store.transaction();
+    txn.append(&to, "result").unwrap();
+    txn.commit_with(batch).unwrap();
+
+    let left = disk.crash(Crash::new(1).keep(Keep::Nothing));
+    let store = open(&left).unwrap();
+    assert_eq!(state(&store).unwrap()["to"].1, [b"result"]);
+    let placemarks = store.group("group").placemarks().unwrap();
+    assert_eq!(
+        placemarks.iter().map(|at| at.offset).collect::<Vec<_>>(),
+        [1],
+        "its result is there, its placemark not"
+    );
 }

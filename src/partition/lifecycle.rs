@@ -98,6 +98,9 @@ impl PartitionCore {
     /// Readies the partition for its first append since it was opened: consumes the clean marker, durably, and maps the
     /// active segment.
     ///
+    /// A process that died may have left names unsynced by which this one found its way here: the STORE file beside the
+    /// side log, the LOG file that counts the partitions. They are made durable before anything is promised.
+    ///
     /// A crash after it finds the manifest open, with the recovery point at the end of what was there: the tail is
     /// walked from there.
     pub(super) fn activate(&self) -> Result<()> {
@@ -118,6 +121,9 @@ impl PartitionCore {
             // Its index is needed complete before frames are added to it.
             let view = segment.view(self.env.storage.as_ref(), self.env.recovery_mode, |_| ())?;
             let writer = Writer::resume(&shape, segment, Arc::clone(&view.index), &extent)?;
+            if let Some(parent) = self.dir.parent() {
+                self.env.storage.sync_dir(parent).at(parent)?;
+            }
             manifest.state = State::Open(self.env.identity);
             manifest.ceiling = ceiling_for(durability, next);
             self.write_manifest(&manifest)?;

@@ -127,7 +127,7 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
     let mut missing: BTreeMap<String, u64> =
         manifest.sealed.iter().map(|entry| (segment_name(entry.base, entry.generation), entry.base)).collect();
     let mut tail = BTreeMap::new();
-    let mut indexes = Vec::new();
+    let (mut indexes, mut superseded) = (Vec::new(), Vec::new());
     let mut kept = BTreeSet::new();
     for name in listed.iter().map(|entry| entry.name.as_str()) {
         let path = dir.join(name);
@@ -139,7 +139,7 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
                 tail.insert(base, path);
             } else {
                 // Superseded by what the manifest lists, or given up: it only lived until it could be removed.
-                storage.remove_file(&path).at(&path)?;
+                superseded.push(path);
             }
         } else if is_index_name(name) {
             indexes.push(path);
@@ -150,6 +150,14 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
         } else if name.strip_suffix(".new").is_some_and(is_replaced) {
             storage.remove_file(&path).at(&path)?;
         }
+    }
+    if !superseded.is_empty() {
+        // A process that died may have left the manifest's name unsynced. Were these gone, and power loss brought back the
+        // manifest that lists them, they would be missing.
+        storage.sync_dir(dir).at(dir)?;
+    }
+    for path in superseded {
+        storage.remove_file(&path).at(&path)?;
     }
     // An index without its segment would be taken for that of a later one of the same name.
     for path in indexes.iter().filter(|path| !kept.contains(*path)) {

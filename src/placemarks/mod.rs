@@ -194,11 +194,14 @@ impl SideLog {
     }
 
     /// The number of a group of a log; the group is made known when it is not. `Fenced` when the log was deleted.
+    ///
+    /// That is durable on return, whatever the durability: a transaction may decide a placemark of the group, for good,
+    /// and were the number lost to a power loss, that placemark would be too, or be taken for that of a later group.
     pub(crate) fn group_id(&self, log: LogId, name: &str) -> Result<GroupId> {
         if let Some(id) = self.known_group(log, name) {
             return Ok(id);
         }
-        self.change(|table| {
+        let end = self.change(|table| {
             if table.catalog.group(log, name).is_some() {
                 return Ok(Vec::new());
             }
@@ -211,6 +214,7 @@ impl SideLog {
                 Change::set(SideKey::Group { log, name: name.to_owned() }, u64::from(id)),
             ])
         })?;
+        self.partition.wait_durable(end)?;
         self.known_group(log, name).ok_or(Error::Fenced)
     }
 

@@ -57,11 +57,11 @@ impl Map {
 
     /// A map over memory that stands for a file; `None` where the memory is too short.
     pub(super) fn of_heap(heap: &Arc<Heap>, len: usize, writable: bool) -> Option<Self> {
-        if len > heap.capacity {
+        if len > heap.capacity() {
             return None;
         }
         heap.gate().maps += 1;
-        Some(Self::over(Region::Heap(Arc::clone(heap)), heap.start, len, writable))
+        Some(Self::over(Region::Heap(Arc::clone(heap)), heap.memory.start, len, writable))
     }
 
     fn over(region: Region, start: NonNull<u8>, len: usize, writable: bool) -> Self {
@@ -301,13 +301,22 @@ impl fmt::Debug for MapWriter {
 ///
 /// Where a real mapping would be torn, lost or killed by a signal, this one panics: it is there to find mistakes.
 pub(super) struct Heap {
+    memory: Memory,
+    gate: Mutex<Gate>,
+}
+
+/// Memory that begins at a page; whoever holds this has it for himself.
+struct Memory {
     start: NonNull<u8>,
     capacity: usize,
     /// What was allocated: more than `capacity`, so that `start` can be at a page.
     base: NonNull<u8>,
     layout: Layout,
-    gate: Mutex<Gate>,
 }
+
+/// Memory that is zero again, for the next file: to ask the system for it, and to touch it first, costs more than all
+/// else that a simulated file does.
+static SPARE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
 
 /// Who may touch which bytes of a [`Heap`]. Whoever holds it, and keeps off `slot`, has the bytes for himself, but for
 /// readers of those below `readable`.
@@ -318,39 +327,46 @@ struct Gate {
     allocated: usize,
     /// What maps have handed out; never written again while there are maps.
     readable: usize,
+    /// How far bytes may have been written.
+    touched: usize,
     maps: usize,
     writer: bool,
     /// What the writer is filling at this moment, by a reference that nobody else knows of.
     slot: Range<usize>,
 }
 
-// SAFETY: it owns its memory, which belongs to no thread.
-unsafe impl Send for Heap {}
-// SAFETY: through `&Heap` bytes are touched only with the gate held, outside the open slot, and written only where no map
-// has handed them out.
-unsafe impl Sync for Heap {}
+// SAFETY: whoever holds it has the memory for himself, and it belongs to no thread.
+unsafe impl Send for Memory {}
+// SAFETY: through `&Memory` nothing is touched but by a `Heap`: with the gate held, outside the open slot, and written
+// only where no map has handed out the bytes.
+unsafe impl Sync for Memory {}
 
 impl Heap {
     pub(super) const PAGE: usize = 4096;
 
-    /// Zeroed memory, lazily: `calloc` clears nothing that the system gives out cleared, but only for the alignment it
-    /// has itself, so the page boundary is sought inside a larger piece.
+    /// What every memory has at least: more than the segments of a test. What is never touched costs nothing.
+    const ROOM: usize = 256 << 20;
+
+    /// So much of a memory may have been used for it to be cleared and kept, and so many are kept.
+    const SPARE_TOUCHED: usize = 4 << 20;
+    const MOST_SPARE: usize = 512;
+
+    /// Zeroed memory of at least this capacity.
     pub(super) fn new(capacity: usize) -> io::Result<Arc<Self>> {
-        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let capacity = capacity.checked_next_multiple_of(Self::PAGE).ok_or_else(too_large)?;
-        let size = capacity.checked_add(Self::PAGE).ok_or_else(too_large)?;
-        let layout = Layout::from_size_align(size, 16).map_err(|_| too_large())?;
-        // SAFETY: the size is not zero, since a page was added.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_large)?;
-        let skip = base.as_ptr().align_offset(Self::PAGE);
-        assert!(skip < Self::PAGE, "there is a page boundary in any page of memory");
-        // SAFETY: skip < PAGE, and capacity + PAGE bytes were allocated, so it stays inside and is not null.
-        let start = unsafe { base.add(skip) };
-        Ok(Arc::new(Self { start, capacity, base, layout, gate: Mutex::default() }))
+        let spare = (capacity <= Self::ROOM).then(|| Self::spare().pop()).flatten();
+        let memory = match spare {
+            Some(memory) => memory,
+            None => Memory::new(capacity.max(Self::ROOM))?,
+        };
+        Ok(Arc::new(Self { memory, gate: Mutex::default() }))
+    }
+
+    fn spare() -> MutexGuard<'static, Vec<Memory>> {
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.capacity
+        self.memory.capacity
     }
 
     /// Whether a map of it exists.
@@ -364,13 +380,15 @@ impl Heap {
         assert!(len >= gate.readable, "a file is cut to {len} bytes of which {} have been handed out", gate.readable);
         gate.len = len;
         gate.allocated = allocated;
+        gate.touched = gate.touched.max(len);
     }
 
     /// Writes as `write(2)` does.
     pub(super) fn write(&self, at: usize, bytes: &[u8]) {
-        let gate = self.gate();
-        let end = at.checked_add(bytes.len()).filter(|end| *end <= self.capacity);
+        let mut gate = self.gate();
+        let end = at.checked_add(bytes.len()).filter(|end| *end <= self.memory.capacity);
         let range = at..end.unwrap_or_else(|| panic!("no room for {} bytes at {at}", bytes.len()));
+        gate.touched = gate.touched.max(range.end);
         assert!(!overlap(&gate.slot, &range), "{range:?} is written while a map's writer fills {:?}", gate.slot);
         // What was handed out must not be touched, though writing the bytes that are there is no change.
         let kept = gate.readable.clamp(range.start, range.end) - range.start;
@@ -380,7 +398,7 @@ impl Heap {
         // SAFETY: the range is inside the capacity. The gate is held and the range touches no open slot, so no writer
         // has a reference to it, nobody else reads or writes it, and no map has handed out what lies behind `kept`.
         // The source is a slice, which cannot overlap memory that no reference covers.
-        unsafe { self.start.as_ptr().add(at + kept).copy_from_nonoverlapping(new.as_ptr(), new.len()) };
+        unsafe { self.memory.start.as_ptr().add(at + kept).copy_from_nonoverlapping(new.as_ptr(), new.len()) };
     }
 
     /// Looks at it as it is now. Stores through maps wait meanwhile.
@@ -420,14 +438,44 @@ impl Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed only here; maps hold an `Arc` of this.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        let touched = self.gate().touched;
+        let Memory { start, capacity, base, layout } = self.memory;
+        let mut spare = Self::spare();
+        if capacity == Self::ROOM && touched <= Self::SPARE_TOUCHED && spare.len() < Self::MOST_SPARE {
+            // SAFETY: the bytes are inside the capacity, and this is the last owner: maps hold an `Arc` of it.
+            unsafe { start.as_ptr().write_bytes(0, touched) };
+            spare.push(Memory { start, capacity, base, layout });
+        } else {
+            // SAFETY: allocated in `Memory::new` with this layout, and given to nobody else; maps hold an `Arc` of this.
+            unsafe { dealloc(base.as_ptr(), layout) };
+        }
+    }
+}
+
+impl Memory {
+    /// Zeroed memory, lazily: `calloc` clears nothing that the system gives out cleared, but only for the alignment it
+    /// has itself, so the page boundary is sought inside a larger piece.
+    fn new(capacity: usize) -> io::Result<Self> {
+        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let capacity = capacity.checked_next_multiple_of(Heap::PAGE).ok_or_else(too_large)?;
+        let size = capacity.checked_add(Heap::PAGE).ok_or_else(too_large)?;
+        let layout = Layout::from_size_align(size, 16).map_err(|_| too_large())?;
+        // SAFETY: the size is not zero, since a page was added.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_large)?;
+        let skip = base.as_ptr().align_offset(Heap::PAGE);
+        assert!(skip < Heap::PAGE, "there is a page boundary in any page of memory");
+        // SAFETY: skip < PAGE, and capacity + PAGE bytes were allocated, so it stays inside and is not null.
+        let start = unsafe { base.add(skip) };
+        Ok(Self { start, capacity, base, layout })
     }
 }
 
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heap").field("capacity", &self.capacity).field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("Heap")
+            .field("capacity", &self.memory.capacity)
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -444,13 +492,15 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The bytes in `range`; `None` where a writer is filling some of them, or past the memory's end.
     pub(super) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
-        let inside = range.start <= range.end && range.end <= self.heap.capacity;
+        let inside = range.start <= range.end && range.end <= self.heap.capacity();
         if !inside || overlap(&self.gate.slot, &range) {
             return None;
         }
         // SAFETY: inside the capacity, and initialised, since it was allocated zeroed. While the gate is held, as it is
         // for as long as the slice lives, nobody writes outside the open slot, which this does not touch.
-        Some(unsafe { slice::from_raw_parts(self.heap.start.as_ptr().add(range.start), range.end - range.start) })
+        Some(unsafe {
+            slice::from_raw_parts(self.heap.memory.start.as_ptr().add(range.start), range.end - range.start)
+        })
     }
 
     /// Copies what stands at `at` into `buffer`, but for bytes that a writer is filling, which are left as they are.

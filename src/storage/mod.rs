@@ -35,7 +35,7 @@ pub use disk::Disk;
 pub use map::Map;
 pub(crate) use map::MapWriter;
 pub(crate) use replace::replace;
-pub use sim::{Crash, Fault, Keep, Operation, SimDisk, Times};
+pub use sim::{Crash, Fault, Keep, Lie, Moment, Operation, SimDisk, Times};
 pub(crate) use wait::{Deadline, Signal, Stopwatch};
 
 /// How to open a file.

@@ -79,6 +79,8 @@ fn make_directories(storage: &dyn Storage, dir: &Path) -> Result<()> {
         }
         missing.push(std::mem::replace(&mut parent, above));
     }
+    // The first that is there may have been made by a process that died before it had synced the name.
+    sync_names(storage, &parent_of(&parent))?;
     for dir in missing.iter().rev() {
         match storage.create_dir(dir) {
             // Someone else may be making it at the same time.
@@ -126,15 +128,18 @@ pub(super) fn create(env: &Env, dir: &Path, file: &StoreFile) -> Result<()> {
     SideLog::create(env, &placemarks)?;
     PartitionCore::create(env, journal_ident(env), &transactions)?;
     storage.sync_dir(dir).at(dir)?;
-    let path = dir.join(STORE);
-    replace(storage, &path, &file.encode())?;
-    storage.sync_dir(dir).at(dir)?;
-    // An earlier attempt may have made the directory and crashed before its name was durable. One that was there all
-    // along may stand in a parent that we may not open, and need not.
-    let parent = parent_of(dir);
-    match storage.sync_dir(&parent) {
+    // An earlier attempt may have made the directory and crashed before its name was durable: that comes before the STORE
+    // file, which says that all is there.
+    sync_names(storage, &parent_of(dir))?;
+    replace(storage, &dir.join(STORE), &file.encode())?;
+    storage.sync_dir(dir).at(dir)
+}
+
+/// Makes the names in a directory outside of the store durable, if we made any. One that we may not open has none of ours.
+fn sync_names(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    match storage.sync_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        synced => synced.at(&parent),
+        synced => synced.at(dir),
     }
 }
 

@@ -132,6 +132,9 @@ impl StoreCore {
             let reason = format!("it is a copy of log {known:?}: remove one of them");
             return Err(Error::corrupt(&dir.join(directory::LOG), 0, reason));
         }
+        // The process may have died between the rename and this: what is registered must be where it is.
+        let logs = directory::logs(self.dir());
+        self.env().storage.sync_dir(&logs).at(&logs)?;
         self.side().register_log(name, file.id)?;
         Ok(file.id)
     }
@@ -276,6 +279,8 @@ impl StoreCore {
             if number_behind(NEW, name).is_some() {
                 directory::remove_tree(storage, &logs.join(name))?;
             } else if let Some(id) = number_behind(GONE, name) {
+                // A log that came back under its name after it was forgotten would be adopted.
+                storage.sync_dir(&logs).at(&logs)?;
                 self.side().forget_log(id)?;
                 directory::remove_tree(storage, &logs.join(name))?;
             }

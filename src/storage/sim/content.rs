@@ -44,9 +44,6 @@ enum Live {
 /// A page that differs from the durable one, as it is live.
 type Changed = (usize, Option<Arc<Page>>);
 
-/// What is reserved for a file that is mapped: more than the segments of a test.
-const ROOM_TO_GROW: usize = 256 << 20;
-
 impl Content {
     pub(super) fn new(bytes: &[u8]) -> Self {
         let pages: Pages = bytes
@@ -211,6 +208,7 @@ impl Content {
     }
 
     pub(super) fn map(&mut self, len: usize, writable: bool) -> io::Result<Map> {
+        // A file that is mapped short may grow, and be mapped longer, while the first map is in use: a heap has the room.
         let heap = self.heap(len.max(self.len))?;
         self.bound();
         Map::of_heap(&heap, len, writable).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
@@ -312,13 +310,11 @@ impl Content {
             Live::Heap(old) => {
                 // Without a map there is no writer, so that all of it can be seen.
                 let heap = Heap::new(capacity.max(old.capacity() * 2))?;
-                heap.write(0, old.view().bytes(0..old.capacity()).unwrap_or_default());
+                heap.write(0, old.view().bytes(0..self.len).unwrap_or_default());
                 heap
             }
             Live::Pages(pages) => {
-                // A file that is mapped short may grow, and be mapped longer, while the first map is in use. Memory
-                // that is never touched costs nothing.
-                let heap = Heap::new(capacity.max(self.len).max(ROOM_TO_GROW))?;
+                let heap = Heap::new(capacity.max(self.len))?;
                 for (index, page) in pages.iter().enumerate() {
                     if let Some(page) = page {
                         heap.write(index * PAGE, &page[..]);
@@ -420,10 +416,12 @@ fn put(pages: &mut Pages, index: usize, page: Option<Arc<Page>>) {
 /// Leaves `len` bytes; what is left of the last page is zero.
 fn cut(pages: &mut Pages, len: usize) {
     pages.truncate(pages_of(len));
+    let rest = len % PAGE;
     if let Some(Some(last)) = pages.get_mut(len / PAGE)
-        && last.iter().skip(len % PAGE).any(|byte| *byte != 0)
+        && last.get(rest..) != ZERO.get(rest..)
+        && let Some(bytes) = Arc::make_mut(last).get_mut(rest..)
     {
-        Arc::make_mut(last).iter_mut().skip(len % PAGE).for_each(|byte| *byte = 0);
+        bytes.fill(0);
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Crash {
     pub sector: usize,
     /// How much survives.
     pub keep: Keep,
+    /// Whether the kernel lives on, and only the disk was gone for a moment: then the mount is another one.
+    pub same_boot: bool,
 }
 
 /// How much of what was not synced survives a power loss.
@@ -38,7 +40,7 @@ pub enum Keep {
 impl Crash {
     /// A random choice of sectors of 512 bytes survives.
     pub fn new(seed: u64) -> Self {
-        Self { seed, sector: 512, keep: Keep::Random }
+        Self { seed, sector: 512, keep: Keep::Random, same_boot: false }
     }
 
     /// The size in which bytes survive: 512 or 4096.
@@ -50,6 +52,13 @@ impl Crash {
     pub fn sector(mut self, bytes: usize) -> Self {
         assert!(matches!(bytes, 512 | 4096), "sectors have 512 or 4096 bytes, not {bytes}");
         self.sector = bytes;
+        self
+    }
+
+    /// The disk alone lost its power: the kernel is the same, and mounts it again.
+    #[must_use]
+    pub fn same_boot(mut self) -> Self {
+        self.same_boot = true;
         self
     }
 

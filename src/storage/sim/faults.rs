@@ -41,6 +41,16 @@ impl Operation {
     }
 }
 
+/// What a broken disk says and does not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lie {
+    /// A file is durable.
+    FileSynced,
+    /// A directory's names are durable.
+    DirectorySynced,
+}
+
 /// How often a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
@@ -101,7 +111,10 @@ impl Fault {
 
 /// The faults that wait for their moment.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<Armed>);
+pub(super) struct Faults {
+    armed: Vec<Armed>,
+    lies: Vec<Lie>,
+}
 
 #[derive(Debug)]
 struct Armed {
@@ -111,17 +124,26 @@ struct Armed {
 
 impl Faults {
     pub(super) fn inject(&mut self, fault: Fault) {
-        self.0.push(Armed { fault, seen: 0 });
+        self.armed.push(Armed { fault, seen: 0 });
+    }
+
+    pub(super) fn lie(&mut self, lie: Lie) {
+        self.lies.push(lie);
+    }
+
+    pub(super) fn lies(&self, lie: Lie) -> bool {
+        self.lies.contains(&lie)
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.armed.clear();
+        self.lies.clear();
     }
 
     /// Counts an operation, and says how it fails, if it does.
     pub(super) fn strike(&mut self, operation: Operation, path: &str) -> io::Result<()> {
         let mut struck = None;
-        self.0.retain_mut(|armed| {
+        self.armed.retain_mut(|armed| {
             if !armed.fault.concerns(operation, path) {
                 return true;
             }

@@ -12,6 +12,7 @@ mod content;
 mod crash;
 mod faults;
 mod file;
+mod moments;
 mod random;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,13 @@ use std::thread;
 use std::time::Duration;
 
 pub use crash::{Crash, Keep};
-pub use faults::{Fault, Operation, Times};
+pub use faults::{Fault, Lie, Operation, Times};
+pub use moments::Moment;
 
 use super::{CacheIdentity, File, Kind, Listed, Lock, Mode, Storage};
 use faults::Faults;
 use file::SimFile;
+use moments::Watch;
 use random::Random;
 use tree::{Directory, Tree, normal};
 
@@ -63,6 +66,7 @@ struct Shared {
     world: Mutex<World>,
     now: AtomicU64,
     boot: u128,
+    mount: u64,
     threads: AtomicBool,
     copy_on_write: AtomicBool,
 }
@@ -79,6 +83,7 @@ struct World {
     frozen: Option<Tree>,
     capacity: Option<u64>,
     random: Random,
+    watch: Watch,
 }
 
 impl SimDisk {
@@ -94,6 +99,7 @@ impl SimDisk {
             world: Mutex::new(world),
             now: AtomicU64::new(Self::START),
             boot,
+            mount: 1,
             threads: AtomicBool::new(false),
             copy_on_write: AtomicBool::new(false),
         };
@@ -139,7 +145,13 @@ impl SimDisk {
         let world = self.world();
         let mut random = Random::new(world.random.clone().next() ^ Random::new(crash.seed).next());
         let boot = random.wide();
-        self.next(World::new(world.now().crash(&crash), random, world.capacity), boot)
+        let left = World::new(world.now().crash(&crash), random, world.capacity);
+        // A disk that was pulled out is mounted anew, by the same kernel.
+        if crash.same_boot {
+            self.next(left, self.shared.boot, self.shared.mount + 1)
+        } else {
+            self.next(left, boot, 1)
+        }
     }
 
     /// The disk after the process died, at this moment or when the power was lost: what it wrote is there, synced or
@@ -149,12 +161,17 @@ impl SimDisk {
     pub fn kill(&self) -> Self {
         let world = self.world();
         let random = Random::new(world.random.clone().next());
-        self.next(World::new(world.now().copy(), random, world.capacity), self.shared.boot)
+        self.next(World::new(world.now().copy(), random, world.capacity), self.shared.boot, self.shared.mount)
     }
 
     /// Makes an operation fail.
     pub fn inject(&self, fault: Fault) {
         self.world().faults.inject(fault);
+    }
+
+    /// From now on lies about something, as a disk that is broken would, to show that a test finds out.
+    pub fn lie(&self, lie: Lie) {
+        self.world().faults.lie(lie);
     }
 
     /// Takes back every fault.
@@ -210,12 +227,13 @@ impl SimDisk {
         paths
     }
 
-    fn next(&self, world: World, boot: u128) -> Self {
+    fn next(&self, world: World, boot: u128, mount: u64) -> Self {
         let flag = |flag: &AtomicBool| AtomicBool::new(flag.load(Ordering::Relaxed));
         let shared = Shared {
             world: Mutex::new(world),
             now: AtomicU64::new(self.now()),
             boot,
+            mount,
             threads: flag(&self.shared.threads),
             copy_on_write: flag(&self.shared.copy_on_write),
         };
@@ -247,6 +265,7 @@ impl World {
             frozen: None,
             capacity,
             random,
+            watch: Watch::default(),
         }
     }
 
@@ -262,6 +281,7 @@ impl World {
         if self.power_lost() {
             return Err(io::Error::other("power lost"));
         }
+        self.watch.see(operation, path, self.operations, &self.tree, &self.random);
         self.faults.strike(operation, path)
     }
 
@@ -341,6 +361,9 @@ impl Storage for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.begin(Operation::SyncDir, &normal(path)?)?;
+        if world.faults.lies(Lie::DirectorySynced) {
+            return Ok(());
+        }
         world.tree.sync_dir(path)
     }
 
@@ -364,7 +387,7 @@ impl Storage for SimDisk {
     }
 
     fn cache_identity(&self, _path: &Path) -> CacheIdentity {
-        CacheIdentity { boot: self.shared.boot.to_be_bytes(), mount: 1 }
+        CacheIdentity { boot: self.shared.boot.to_be_bytes(), mount: self.shared.mount }
     }
 
     fn now(&self) -> u64 {

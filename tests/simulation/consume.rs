@@ -1,0 +1,424 @@
+//! The same for groups: each mode has its own of every log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use placemark::{Batch, Durability, Entry, Record, ResetTo, StartAt};
+
+use crate::model::{GroupModel, History, Id, Inc, Model, Status};
+use crate::run::{AnyConsumer, Live, Member, Pending, Run};
+use crate::seen::check_entry;
+use crate::steps::build;
+
+const MODES: [&str; 5] = ["once", "least", "exactly", "database", "late"];
+
+/// Most records of a batch.
+const MOST: usize = 3;
+
+impl Run<'_> {
+    pub(crate) fn consume(&mut self, inc: Inc) -> Result<(), String> {
+        let mode = MODES[self.rng.below(MODES.len())];
+        if mode == "database" && self.model.logs[inc].durability != Durability::Sync {
+            // What the database knows must not be lost here.
+            return Ok(());
+        }
+        let group = format!("{mode}-{}", self.model.logs[inc].name);
+        if self.model.logs[inc].groups.get(&group).is_some_and(|known| known.leaving.is_some()) {
+            return Ok(());
+        }
+        if !self.live.as_ref().unwrap().members.contains_key(&(inc, group.clone())) {
+            self.join(inc, mode, &group)?;
+            if !self.live.as_ref().unwrap().members.contains_key(&(inc, group.clone())) {
+                return Ok(());
+            }
+            self.examine_now()?;
+        }
+        match mode {
+            "once" => self.poll_once(inc, &group),
+            "exactly" => self.poll_exactly(inc, &group),
+            "database" => self.poll_database(inc, &group),
+            _ => self.poll_least(inc, &group),
+        }
+    }
+
+    fn join(&mut self, inc: Inc, mode: &str, group: &str) -> Result<(), String> {
+        let count = self.model.logs[inc].count();
+        let ends = self.ends(inc);
+        let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
+        let begun = known.marks.values().chain(known.starts.values()).any(|history| history.last().is_some());
+        for number in (0..count).filter(|_| !begun) {
+            let start = if mode == "late" { ends[number as usize] } else { 0 };
+            known.starts.entry(number).or_default().0.push((start, Status::Open));
+        }
+        let database = Arc::new(Mutex::new(known.database.clone()));
+        let joined = self.act(format!("join {group}"), |live, _| {
+            let live = live.as_mut().unwrap();
+            let consumer = consumer(live, inc, mode, group, &database)?;
+            live.members.insert((inc, group.to_owned()), Member::new(consumer, database));
+            Ok(())
+        })?;
+        if joined.is_none() {
+            return Ok(());
+        }
+        let known = self.model.logs[inc].groups.get_mut(group).unwrap();
+        if known.status == Status::Open {
+            known.status = Status::Durable;
+        }
+        (0..count).try_for_each(|number| self.begins(inc, mode, group, number))
+    }
+
+    /// Where a group that was joined begins in a partition: at its placemark, or where it started.
+    fn begins(&mut self, inc: Inc, mode: &str, group: &str, number: u32) -> Result<(), String> {
+        let acked = Model::acked(self.model.durability);
+        let member = self.live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap();
+        let known = self.model.logs[inc].groups.get_mut(group).unwrap();
+        let mark = known.marks.get(&number).and_then(History::last);
+        let starts = known.starts.entry(number).or_default();
+        let mut allowed: Vec<u64> = mark.into_iter().collect();
+        if mark.is_none() {
+            let sure = starts.0.iter().rposition(|(_, status)| *status == Status::Durable).unwrap_or(0);
+            allowed.extend(starts.0.iter().skip(sure).map(|(start, _)| *start));
+            // A partition that came later is read from its first record.
+            allowed.extend(starts.0.is_empty().then_some(0));
+        }
+        let position = member.consumer.position(number);
+        let Some(position) = position.filter(|position| allowed.contains(position)) else {
+            return Err(format!("group {group} begins partition {number} at {position:?}, not {allowed:?}"));
+        };
+        if mark.is_none() {
+            starts.0 = vec![(position, acked)];
+        }
+        let from = known.database.get(&number).copied().filter(|_| mode == "database").unwrap_or(position);
+        member.next.insert(number, from);
+        member.floor.insert(number, position);
+        Ok(())
+    }
+
+    fn member(&mut self, inc: Inc, group: &str) -> &mut Member {
+        self.live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap()
+    }
+
+    /// Holds what a poll delivered against what is next: nothing skipped, nothing that is not there.
+    fn delivered(&mut self, inc: Inc, group: &str, entries: &[Entry], end: u64) -> Result<u64, String> {
+        let partition = entries[0].partition();
+        let from = self.member(inc, group).next.get(&partition).copied().unwrap_or(0);
+        let mut ids = Vec::new();
+        for entry in entries {
+            let id = check_entry(&self.model, entry).map_err(|wrong| format!("group {group}: {wrong}"))?;
+            if entry.offset() < from || self.model.records[id].inc != inc {
+                return Err(format!("group {group} got record {id} at {partition}:{} behind {from}", entry.offset()));
+            }
+            ids.push(id);
+        }
+        let last = entries.last().map_or(from, Entry::offset);
+        let missed = self.model.of_partition(inc, partition).find(|(id, rec)| {
+            rec.offset.is_some_and(|offset| offset >= from && offset <= last)
+                && rec.status != Status::Open
+                && !ids.contains(id)
+        });
+        if let Some((id, rec)) = missed {
+            return Err(format!("group {group} got {ids:?} and not record {id} at {partition}:{:?}", rec.offset));
+        }
+        self.member(inc, group).next.insert(partition, end);
+        Ok(from)
+    }
+
+    /// Nothing was delivered: then nothing is there.
+    fn nothing(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        let next = self.member(inc, group).next.clone();
+        for number in 0..self.model.logs[inc].count() {
+            let from = next.get(&number).copied().unwrap_or(0);
+            let waiting = self.model.of_partition(inc, number).find(|(_, rec)| rec.offset.is_some_and(|at| at >= from));
+            if let Some((id, rec)) = waiting {
+                return Err(format!("group {group} gets nothing, and record {id} at {number}:{:?} waits", rec.offset));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a batch would end that is read from each partition now.
+    fn batch_ends(&mut self, inc: Inc, group: &str) -> Vec<(u32, u64)> {
+        let ends = self.ends(inc);
+        let next = self.member(inc, group).next.clone();
+        let mut all = Vec::new();
+        for (number, end) in (0_u32..).zip(ends) {
+            let from = next.get(&number).copied().unwrap_or(0);
+            let wanted: Vec<u64> = self
+                .model
+                .of_partition(inc, number)
+                .filter_map(|(_, rec)| rec.offset)
+                .filter(|at| *at >= from)
+                .collect();
+            match wanted.get(..MOST) {
+                Some(batch) => all.push((number, batch[MOST - 1] + 1)),
+                None if wanted.is_empty() => {}
+                None => all.push((number, end)),
+            }
+        }
+        all
+    }
+
+    fn mark(&mut self, inc: Inc, group: &str, partition: u32, value: u64, status: Status) {
+        let known = self.model.logs[inc].groups.get_mut(group).unwrap();
+        known.marks.entry(partition).or_default().0.push((value, status));
+    }
+
+    fn settle_mark(&mut self, inc: Inc, group: &str, partition: u32, status: Status) {
+        let known = self.model.logs[inc].groups.get_mut(group).unwrap();
+        known.marks.entry(partition).or_default().settle(status);
+    }
+
+    fn poll_once(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        let may = self.batch_ends(inc, group);
+        for (partition, end) in &may {
+            self.mark(inc, group, *partition, *end, Status::Open);
+        }
+        let polled = self.act(format!("poll {group}"), |live, _| {
+            let AnyConsumer::AtMostOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            consumer.poll(Duration::ZERO)
+        })?;
+        let Some(polled) = polled else { return Ok(()) };
+        let took = polled.as_ref().map(Batch::partition);
+        for (partition, _) in may.iter().filter(|(partition, _)| Some(*partition) != took) {
+            self.model.logs[inc].groups.get_mut(group).unwrap().marks.get_mut(partition).unwrap().0.pop();
+        }
+        let Some(batch) = polled else { return self.nothing(inc, group) };
+        let entries: Vec<Entry> = batch.iter().cloned().collect();
+        let end = batch.placemark().offset;
+        self.delivered(inc, group, &entries, end)?;
+        let partition = batch.partition();
+        if !may.contains(&(partition, end)) && !self.faulty {
+            return Err(format!("group {group} took {partition} up to {end}, not {may:?}"));
+        }
+        self.mark(inc, group, partition, end, Status::Open);
+        let acked = Model::acked(self.model.durability);
+        self.settle_mark(inc, group, partition, acked);
+        Ok(())
+    }
+
+    fn poll_least(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        let held = self.live.as_ref().unwrap().pending.iter().filter(|p| p.inc == inc && p.group == group).count();
+        if held >= 3 || held > 0 && self.rng.one_in(2) {
+            return self.settle_one(inc, group);
+        }
+        let polled = self.act(format!("poll {group}"), |live, _| {
+            let AnyConsumer::AtLeastOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            consumer.poll(Duration::ZERO)
+        })?;
+        let Some(polled) = polled else { return Ok(()) };
+        let Some(batch) = polled else { return self.nothing(inc, group) };
+        let entries: Vec<Entry> = batch.iter().cloned().collect();
+        let from = self.delivered(inc, group, &entries, batch.placemark().offset)?;
+        self.live.as_mut().unwrap().pending.push(Pending { inc, group: group.to_owned(), from, batch });
+        Ok(())
+    }
+
+    /// Commits one of the batches in hand, or drops it.
+    fn settle_one(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        let live = self.live.as_mut().unwrap();
+        let held: Vec<usize> = (0..live.pending.len())
+            .filter(|at| live.pending[*at].inc == inc && live.pending[*at].group == group)
+            .collect();
+        let Some(at) = self.rng.pick(&held).copied() else { return Ok(()) };
+        let live = self.live.as_mut().unwrap();
+        let Pending { from, batch, .. } = live.pending.remove(at);
+        let (partition, end) = (batch.partition(), batch.placemark().offset);
+        let others = live.pending.iter().any(|p| p.inc == inc && p.group == group && p.batch.partition() == partition);
+        if !others && self.rng.one_in(6) {
+            self.note(format!("drop a batch of {group} {partition}:{from}..{end}"));
+            drop(batch);
+            let member = self.member(inc, group);
+            member.next.insert(partition, from);
+            return Ok(());
+        }
+        let member = self.member(inc, group);
+        let floor = member.floor.get(&partition).copied().unwrap_or(0);
+        member.above.insert((partition, from, end));
+        let mut reached = floor;
+        while let Some(next) =
+            member.above.iter().find(|(of, from, end)| *of == partition && *from <= reached && *end > reached)
+        {
+            reached = next.2;
+        }
+        member.floor.insert(partition, reached);
+        if reached > floor {
+            self.mark(inc, group, partition, reached, Status::Open);
+        }
+        let done = self.act(format!("commit {group} {partition}:{from}..{end}"), |_, _| batch.commit())?;
+        if done.is_some() && reached > floor {
+            let acked = Model::acked(self.model.durability);
+            self.settle_mark(inc, group, partition, acked);
+        }
+        Ok(())
+    }
+
+    fn poll_exactly(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        let polled = self.act(format!("poll {group}"), |live, _| {
+            let AnyConsumer::ExactlyOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            consumer.poll(Duration::ZERO)
+        })?;
+        let Some(polled) = polled else { return Ok(()) };
+        let Some(batch) = polled else { return self.nothing(inc, group) };
+        let entries: Vec<Entry> = batch.iter().cloned().collect();
+        let (partition, end) = (batch.partition(), batch.placemark().offset);
+        let from = self.delivered(inc, group, &entries, end)?;
+        if self.rng.one_in(8) {
+            self.note("drop it");
+            self.member(inc, group).next.insert(partition, from);
+            return Ok(());
+        }
+        self.examine_now()?;
+        let open: Vec<Inc> = self.live.as_ref().unwrap().logs.keys().copied().filter(|out| *out != inc).collect();
+        let unit = self.model.unit(true);
+        let ids: Vec<Id> = match self.rng.pick(&open).copied() {
+            Some(out) => entries.iter().map(|_| self.output(out, unit)).collect(),
+            None => Vec::new(),
+        };
+        self.mark(inc, group, partition, end, Status::Open);
+        self.model.units[unit].marks.push((inc, group.to_owned(), partition, end));
+        let ends: Vec<(Inc, Vec<u64>)> = open.iter().map(|inc| (*inc, self.ends(*inc))).collect();
+        let records: Vec<(Inc, Record<'static>)> =
+            ids.iter().map(|id| (self.model.records[*id].inc, build(&self.model, *id))).collect();
+        let done = self.act(format!("commit {group} {partition}:{from}..{end} with {ids:?}"), |live, _| {
+            let live = live.as_ref().unwrap();
+            let mut txn = live.store.transaction();
+            for (inc, record) in records {
+                txn.append(&live.logs[&inc], record)?;
+            }
+            txn.commit_with(batch)
+        })?;
+        if done.is_none() {
+            return Ok(());
+        }
+        self.settle_mark(inc, group, partition, Status::Durable);
+        self.committed(&ids, &ends)
+    }
+
+    fn poll_database(&mut self, inc: Inc, group: &str) -> Result<(), String> {
+        let polled = self.act(format!("poll {group}"), |live, _| {
+            let AnyConsumer::ExactlyOnceFrom(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            consumer.poll(Duration::ZERO)
+        })?;
+        let Some(polled) = polled else { return Ok(()) };
+        let Some(batch) = polled else { return self.nothing(inc, group) };
+        let entries: Vec<Entry> = batch.iter().cloned().collect();
+        let (partition, end) = (batch.partition(), batch.placemark().offset);
+        let from = self.delivered(inc, group, &entries, end)?;
+        if self.rng.one_in(4) {
+            self.note("drop it");
+            self.member(inc, group).next.insert(partition, from);
+            return Ok(());
+        }
+        // The database's own transaction.
+        self.member(inc, group).database.lock().unwrap().insert(partition, end);
+        self.model.logs[inc].groups.get_mut(group).unwrap().database.insert(partition, end);
+        self.mark(inc, group, partition, end, Status::Open);
+        let done = self.act(format!("commit {group} {partition}:{from}..{end}"), |_, _| batch.commit())?;
+        if done.is_some() {
+            let acked = Model::acked(self.model.durability);
+            self.settle_mark(inc, group, partition, acked);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, inc: Inc, group: &str) {
+        let live = self.live.as_mut().unwrap();
+        live.pending.retain(|pending| pending.inc != inc || pending.group != group);
+        live.members.remove(&(inc, group.to_owned()));
+    }
+
+    fn some_group(&mut self, inc: Inc) -> Option<String> {
+        let known = &self.model.logs[inc].groups;
+        let certain =
+            |group: &GroupModel| group.leaving.is_none() && matches!(group.status, Status::Cached | Status::Durable);
+        let groups: Vec<String> =
+            known.iter().filter(|(_, group)| certain(group)).map(|(name, _)| name.clone()).collect();
+        self.rng.pick(&groups).cloned()
+    }
+
+    pub(crate) fn reset(&mut self, inc: Inc) -> Result<(), String> {
+        let Some(group) = self.some_group(inc).filter(|group| !group.starts_with("database")) else { return Ok(()) };
+        let count = self.model.logs[inc].count();
+        self.leave(inc, &group);
+        let ends = self.ends(inc);
+        let least = ends.iter().copied().min().unwrap_or(0);
+        let to = usize::try_from(least + 1).map_or(0, |bound| self.rng.below(bound)) as u64;
+        for number in 0..count {
+            self.mark(inc, &group, number, to, Status::Open);
+        }
+        let done = self.act(format!("reset {group} to {to}"), |live, _| {
+            let live = live.as_ref().unwrap();
+            live.store.group(&group).reset(&live.logs[&inc], ResetTo::Offset(to)).map(drop)
+        })?;
+        if done.is_some() {
+            let acked = Model::acked(self.model.durability);
+            (0..count).for_each(|number| self.settle_mark(inc, &group, number, acked));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delete_group(&mut self, inc: Inc) -> Result<(), String> {
+        let Some(group) = self.some_group(inc) else { return Ok(()) };
+        self.leave(inc, &group);
+        self.model.logs[inc].groups.get_mut(&group).unwrap().leaving = Some(Status::Open);
+        let done =
+            self.act(format!("delete group {group}"), |live, _| live.as_ref().unwrap().store.group(&group).delete())?;
+        if done.is_some() {
+            let acked = Model::acked(self.model.durability);
+            let groups = &mut self.model.logs[inc].groups;
+            groups.get_mut(&group).unwrap().leaving = Some(acked);
+            groups.retain(|_, group| group.leaving != Some(Status::Durable));
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, out: Inc, unit: usize) -> Id {
+        let keyed = self.rng.one_in(2);
+        self.record(out, None, unit, true, keyed)
+    }
+}
+
+fn of<'a>(live: &'a mut Option<Live>, inc: Inc, group: &str) -> &'a mut Member {
+    live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap()
+}
+
+impl Member {
+    fn new(consumer: AnyConsumer, database: Arc<Mutex<BTreeMap<u32, u64>>>) -> Self {
+        Self { consumer, next: BTreeMap::new(), floor: BTreeMap::new(), above: BTreeSet::new(), database }
+    }
+}
+
+impl AnyConsumer {
+    fn position(&self, partition: u32) -> Option<u64> {
+        match self {
+            Self::AtMostOnce(consumer) => consumer.position(partition),
+            Self::AtLeastOnce(consumer) => consumer.position(partition),
+            Self::ExactlyOnce(consumer) => consumer.position(partition),
+            Self::ExactlyOnceFrom(consumer) => consumer.position(partition),
+        }
+    }
+}
+
+fn consumer(
+    live: &Live,
+    inc: Inc,
+    mode: &str,
+    group: &str,
+    database: &Arc<Mutex<BTreeMap<u32, u64>>>,
+) -> placemark::Result<AnyConsumer> {
+    let start = if mode == "late" { StartAt::Latest } else { StartAt::Earliest };
+    let builder = live.logs[&inc].consumer(group).start_at(start).max_poll_records(MOST);
+    let database = Arc::clone(database);
+    let load =
+        move |partition: u32| Ok::<_, std::convert::Infallible>(database.lock().unwrap().get(&partition).copied());
+    Ok(match mode {
+        "once" => AnyConsumer::AtMostOnce(builder.at_most_once()?),
+        "exactly" => AnyConsumer::ExactlyOnce(builder.exactly_once()?),
+        "database" => AnyConsumer::ExactlyOnceFrom(builder.exactly_once_from(load)?),
+        _ => AnyConsumer::AtLeastOnce(builder.at_least_once()?),
+    })
+}

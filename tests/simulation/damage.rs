@@ -1,0 +1,196 @@
+//! Bytes that rot: flipped, zeroed, cut, doubled and swapped, in a store that was closed and in one that was killed.
+//!
+//! Every outcome is one of: the records as they were, an error that says where, or, under salvage, a gap that is listed.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use placemark::storage::SimDisk;
+use placemark::{Error, RecoveryMode, StartAt, Store};
+
+use crate::model::{Loss, Model, Status};
+use crate::rng::Rng;
+use crate::run::{Counts, Run, open_as};
+use crate::seen::check_entry;
+
+const DAMAGES: usize = 60;
+
+pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
+    let mut rng = Rng::new(seed);
+    let mut run = Run::new(counts, rng.next());
+    run.crashes = false;
+    let steps = 10 + rng.below(30);
+    run.work(steps)?;
+    let closed = rng.one_in(2);
+    if closed {
+        if let Some(live) = &run.live {
+            live.store.close().map_err(|error| format!("close: {error}"))?;
+        }
+        run.model.harden();
+    }
+    let whole = run.disk.kill();
+    run.live = None;
+    for _ in 0..DAMAGES {
+        let disk = whole.kill();
+        let mut what = Vec::new();
+        for _ in 0..=rng.below(2) {
+            what.extend(spoil(&disk, &mut rng));
+        }
+        counts.damages.fetch_add(1, Ordering::Relaxed);
+        let mode = if rng.one_in(2) { RecoveryMode::Salvage } else { RecoveryMode::Strict };
+        let looked = look(&disk, &run.model, mode, closed, &mut rng);
+        looked.map_err(|wrong| {
+            format!("{}\n  closed: {closed}, {mode:?}, {}\n  {wrong}", run.trail.join("\n  "), what.join(", "))
+        })?;
+    }
+    Ok(())
+}
+
+/// Damages one file in one way, and says how.
+fn spoil(disk: &SimDisk, rng: &mut Rng) -> Option<String> {
+    let files = disk.files();
+    let path = rng.pick(&files)?;
+    let mut bytes = disk.read_file(path)?;
+    let len = bytes.len();
+    if len == 0 {
+        return None;
+    }
+    // Where something is written, mostly.
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(len, |last| last + 1);
+    let at = if rng.one_in(4) { rng.below(len) } else { rng.below(written) };
+    let page = at / 4096 * 4096;
+    let how = match rng.below(8) {
+        0..3 => {
+            let bit = rng.below(8);
+            bytes[at] ^= 1 << bit;
+            format!("bit {bit} of {at} flipped")
+        }
+        3 => {
+            let end = (at + 1 + rng.below(600)).min(len);
+            bytes[at..end].fill(0);
+            format!("{at}..{end} zeroed")
+        }
+        4 => {
+            let end = (page + 4096).min(len);
+            bytes[page..end].fill(0);
+            format!("page at {page} zeroed")
+        }
+        5 => {
+            bytes.truncate(at);
+            format!("cut to {at}")
+        }
+        6 => {
+            let from = rng.below(len) / 512 * 512;
+            let to = at / 512 * 512;
+            let sector: Vec<u8> = bytes[from..(from + 512).min(len)].to_vec();
+            let room = (len - to).min(sector.len());
+            bytes[to..to + room].copy_from_slice(&sector[..room]);
+            format!("sector at {from} doubled at {to}")
+        }
+        _ => {
+            let other = rng.pick(&files)?;
+            bytes = disk.read_file(other)?;
+            format!("overwritten with {}", other.display())
+        }
+    };
+    disk.write_file(path, &bytes);
+    Some(format!("{} {how}", path.display()))
+}
+
+/// What may be told of damage.
+fn told(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Corrupt { .. } | Error::IncompatibleFormat { .. } | Error::Io { .. } | Error::NoSuchLog { .. }
+    )
+}
+
+fn look(disk: &SimDisk, model: &Model, mode: RecoveryMode, closed: bool, rng: &mut Rng) -> Result<(), String> {
+    let store = match open_as(disk, model.durability, rng, mode) {
+        Ok(store) => store,
+        Err(error) if told(&error) => return Ok(()),
+        Err(error) => return Err(format!("opening: {error:?}")),
+    };
+    for inc in model.present() {
+        let name = &model.logs[inc].name;
+        let log = match store.open_log(name) {
+            Ok(log) => log,
+            Err(error) if told(&error) => {
+                // What the side log has lost to salvage is listed there.
+                let lost = matches!(error, Error::NoSuchLog { .. });
+                if lost && !listed(&store) {
+                    return Err(format!("log {name} is gone, and nothing says so"));
+                }
+                continue;
+            }
+            Err(error) => return Err(format!("open_log {name}: {error:?}")),
+        };
+        for number in 0..log.partitions() {
+            let partition = log.partition(number).map_err(|error| format!("{error:?}"))?;
+            let mut found = BTreeSet::new();
+            let mut before = None;
+            let mut ended = true;
+            for entry in partition.read(StartAt::Earliest).map_err(|error| format!("{error:?}"))? {
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) if told(&error) => {
+                        ended = false;
+                        break;
+                    }
+                    Err(error) => return Err(format!("reading {name}:{number}: {error:?}")),
+                };
+                let id = check_entry(model, &entry).map_err(|wrong| format!("{name}:{number}: {wrong}"))?;
+                let rec = &model.records[id];
+                if rec.inc != inc || rec.partition != Some(number) || rec.offset != Some(entry.offset()) {
+                    return Err(format!("{name}:{number} has record {id} at {}", entry.offset()));
+                }
+                if before.is_some_and(|before| before >= entry.offset()) {
+                    return Err(format!("{name}:{number} goes back to {}", entry.offset()));
+                }
+                before = Some(entry.offset());
+                found.insert(id);
+            }
+            if ended {
+                missing(&store, model, inc, number, &found, closed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listed(store: &Store) -> bool {
+    let report = store.recovery();
+    !report.damage().is_empty() || report.cut_bytes() > 0
+}
+
+/// What was read to the end, and lacks something, must say so.
+fn missing(
+    store: &Store,
+    model: &Model,
+    inc: usize,
+    number: u32,
+    found: &BTreeSet<usize>,
+    closed: bool,
+) -> Result<(), String> {
+    let report = store.recovery();
+    let inside = format!("/logs/{}/{number}/", model.logs[inc].name);
+    for (id, rec) in model.of_partition(inc, number) {
+        let lost = rec.status == Status::Durable || rec.status.holds(Loss::Process);
+        if !lost || found.contains(&id) {
+            continue;
+        }
+        let offset = rec.offset.unwrap_or(0);
+        let skipped = report
+            .damage()
+            .iter()
+            .any(|damage| damage.offsets.contains(&offset) && damage.path.to_string_lossy().contains(inside.as_str()));
+        // A tail that nobody vouched for is cut, and that is told.
+        let cut = !closed && report.cuts.iter().any(|cut| cut.path.to_string_lossy().contains(inside.as_str()));
+        // Of what no sync and no later frame vouches for, zeros cannot be told from nothing.
+        let unknown = !closed && !rec.vouched && found.iter().all(|other| *other < id);
+        if !skipped && !cut && !unknown {
+            return Err(format!("record {id} at {inside}{offset} is missing, and the report is {report:?}"));
+        }
+    }
+    Ok(())
+}

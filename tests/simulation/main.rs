@@ -1,0 +1,70 @@
+//! A program that uses every part of the public interface, over a disk that loses its power, fails and rots: at every
+//! operation, in every way, again and again. What is found afterwards is held against a model of what was promised.
+//!
+//! ```sh
+//! cargo test --test simulation                                  # in three minutes
+//! cargo test --release --test simulation -- --long              # ten times as much
+//! cargo test --release --test simulation -- --seeds 500 --from 1000
+//! cargo test --test simulation -- crashes --from 17 --seeds 1   # what a failure says to do
+//! ```
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod campaign;
+mod consume;
+mod damage;
+mod faults;
+mod model;
+mod rng;
+mod run;
+mod seen;
+mod steps;
+
+use std::process::ExitCode;
+
+use campaign::{Campaign, Plan};
+use run::{Counts, Run};
+
+fn main() -> ExitCode {
+    let plan = match Plan::read() {
+        Ok(plan) => plan,
+        Err(wrong) => {
+            eprintln!("{wrong}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let campaigns = [
+        Campaign {
+            name: "crashes",
+            goal: 110_000,
+            counted: "crash states",
+            count: |counts| &counts.states,
+            run: crashes,
+        },
+        Campaign {
+            name: "faults",
+            goal: 12_000,
+            counted: "injected faults",
+            count: |counts| &counts.faults,
+            run: faults::faults,
+        },
+        Campaign {
+            name: "damage",
+            goal: 10_000,
+            counted: "damaged stores",
+            count: |counts| &counts.damages,
+            run: damage::damage,
+        },
+    ];
+    let mut passed = true;
+    for campaign in campaigns {
+        passed &= plan.carry_out(&campaign);
+    }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Crashes at every operation of a run, and again and again in what is left.
+fn crashes(seed: u64, counts: &Counts) -> Result<(), String> {
+    let mut run = Run::new(counts, seed);
+    let worked = run.work_and_crash(30);
+    worked.map_err(|wrong| format!("{}\n  {wrong}", run.trail.join("\n  ")))
+}

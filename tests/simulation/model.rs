@@ -1,0 +1,229 @@
+//! What a store must hold: everything that was asked of it, and what was answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use placemark::Durability;
+
+/// A record, by the number that it carries in its value.
+pub(crate) type Id = usize;
+
+/// A log from its creation to its deletion; one made again under the name is another.
+pub(crate) type Inc = usize;
+
+/// How much is known of whether something is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Asked for and not answered yet, or answered with an error.
+    #[default]
+    Open,
+    /// Acknowledged from the page cache: power loss may take it.
+    Cached,
+    /// Acknowledged as durable, or found after a crash.
+    Durable,
+    /// Not there, for ever.
+    Gone,
+}
+
+/// What was lost at a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The process.
+    Process,
+    /// The page cache.
+    Power,
+}
+
+impl Status {
+    /// Whether it must be there after such a crash.
+    pub(crate) fn holds(self, loss: Loss) -> bool {
+        self == Self::Durable || self == Self::Cached && loss == Loss::Process
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Rec {
+    pub(crate) inc: Inc,
+    pub(crate) partition: Option<u32>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) key: Option<Vec<u8>>,
+    /// `None` for a tombstone.
+    pub(crate) value: Option<Arc<[u8]>>,
+    pub(crate) header: bool,
+    pub(crate) time: u64,
+    pub(crate) unit: usize,
+    pub(crate) status: Status,
+    /// Whether everything was synced since.
+    pub(crate) vouched: bool,
+    /// Whether it went through the journal, so that it may be there without what was written before it.
+    pub(crate) journaled: bool,
+}
+
+/// Records and placemarks that are there together or not at all.
+#[derive(Debug, Clone)]
+pub(crate) struct Unit {
+    pub(crate) records: Vec<Id>,
+    pub(crate) marks: Vec<(Inc, String, u32, u64)>,
+    /// Whether power loss, too, must leave it whole over all partitions; else it does so in each.
+    pub(crate) whole: bool,
+}
+
+/// Values that something had, one after the other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History(pub(crate) Vec<(u64, Status)>);
+
+impl History {
+    /// What may be found: the last value that must be there, and what came after it.
+    pub(crate) fn allows(&self, found: Option<u64>, loss: Loss) -> bool {
+        let required = self.0.iter().rposition(|(_, status)| status.holds(loss));
+        let Some(found) = found else { return required.is_none() };
+        self.0.iter().skip(required.unwrap_or(0)).any(|(value, _)| *value == found)
+    }
+
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.0.iter().rev().find(|(_, status)| *status != Status::Open).map(|(value, _)| *value)
+    }
+
+    pub(crate) fn settle(&mut self, status: Status) {
+        if let Some(last) = self.0.last_mut() {
+            last.1 = status;
+        }
+    }
+
+    pub(crate) fn harden(&mut self) {
+        self.0.retain(|(_, status)| *status != Status::Gone);
+        for (_, status) in &mut self.0 {
+            if *status == Status::Cached {
+                *status = Status::Durable;
+            }
+        }
+    }
+
+    pub(crate) fn found(&mut self, value: Option<u64>) {
+        self.0 = value.map(|value| (value, Status::Durable)).into_iter().collect();
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GroupModel {
+    pub(crate) status: Status,
+    /// Asked to be deleted, and how that was answered.
+    pub(crate) leaving: Option<Status>,
+    pub(crate) marks: BTreeMap<u32, History>,
+    pub(crate) starts: BTreeMap<u32, History>,
+    /// What the application's own database says, for the mode in which it is asked.
+    pub(crate) database: BTreeMap<u32, u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LogModel {
+    pub(crate) name: String,
+    pub(crate) durability: Durability,
+    /// How many there may be: one number, or two while it grows.
+    pub(crate) partitions: Vec<u32>,
+    pub(crate) groups: BTreeMap<String, GroupModel>,
+    /// By partition, the lowest offset that may be given to the next record.
+    pub(crate) least_next: BTreeMap<u32, u64>,
+}
+
+impl LogModel {
+    /// How many partitions it has as far as the program knows.
+    pub(crate) fn count(&self) -> u32 {
+        self.partitions.last().copied().unwrap()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    pub(crate) durability: Durability,
+    pub(crate) records: Vec<Rec>,
+    pub(crate) units: Vec<Unit>,
+    pub(crate) logs: Vec<LogModel>,
+    /// What may stand under each name.
+    pub(crate) names: BTreeMap<String, Vec<Option<Inc>>>,
+    /// The store was made, or may have been.
+    pub(crate) made: bool,
+}
+
+impl Model {
+    pub(crate) fn new(durability: Durability) -> Self {
+        Self {
+            durability,
+            records: Vec::new(),
+            units: Vec::new(),
+            logs: Vec::new(),
+            names: BTreeMap::new(),
+            made: false,
+        }
+    }
+
+    /// How an acknowledgement under a durability counts.
+    pub(crate) fn acked(durability: Durability) -> Status {
+        if durability == Durability::Sync { Status::Durable } else { Status::Cached }
+    }
+
+    /// The logs that are certain to be there.
+    pub(crate) fn present(&self) -> Vec<Inc> {
+        self.names.values().filter_map(|may| if let [Some(inc)] = may[..] { Some(inc) } else { None }).collect()
+    }
+
+    pub(crate) fn unit(&mut self, whole: bool) -> usize {
+        self.units.push(Unit { records: Vec::new(), marks: Vec::new(), whole });
+        self.units.len() - 1
+    }
+
+    pub(crate) fn add(&mut self, rec: Rec) -> Id {
+        let id = self.records.len();
+        self.units[rec.unit].records.push(id);
+        self.records.push(rec);
+        id
+    }
+
+    /// A record was acknowledged, where it says.
+    pub(crate) fn ack(&mut self, id: Id, partition: u32, offset: u64, status: Status) {
+        let rec = &mut self.records[id];
+        (rec.partition, rec.offset, rec.status) = (Some(partition), Some(offset), status);
+        let inc = rec.inc;
+        let next = self.logs[inc].least_next.entry(partition).or_default();
+        *next = (*next).max(offset + 1);
+        self.logs[inc].partitions.retain(|count| *count > partition);
+        if status == Status::Durable && !self.records[id].journaled {
+            // The sync that made it durable took what stood before it along.
+            for earlier in &mut self.records[..id] {
+                if earlier.inc == inc && earlier.partition == Some(partition) && earlier.status == Status::Cached {
+                    earlier.status = Status::Durable;
+                }
+            }
+        }
+    }
+
+    /// Records of a partition that may be there, in the order of their offsets.
+    pub(crate) fn of_partition(&self, inc: Inc, partition: u32) -> impl Iterator<Item = (Id, &Rec)> {
+        self.records.iter().enumerate().filter(move |(_, rec)| {
+            rec.inc == inc && rec.partition == Some(partition) && rec.status != Status::Gone && rec.offset.is_some()
+        })
+    }
+
+    /// Everything acknowledged is durable now.
+    pub(crate) fn harden(&mut self) {
+        for rec in &mut self.records {
+            if rec.status == Status::Cached {
+                rec.status = Status::Durable;
+            }
+            rec.vouched |= rec.status == Status::Durable;
+        }
+        for group in self.logs.iter_mut().flat_map(|log| log.groups.values_mut()) {
+            if group.status == Status::Cached {
+                group.status = Status::Durable;
+            }
+            if group.leaving == Some(Status::Cached) {
+                group.leaving = Some(Status::Durable);
+            }
+            group.marks.values_mut().for_each(History::harden);
+            group.starts.values_mut().for_each(History::harden);
+        }
+        for log in &mut self.logs {
+            log.groups.retain(|_, group| group.leaving != Some(Status::Durable));
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What a store shows, and how that is held against the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use placemark::{Entry, Error, StartAt, Store};
+
+use crate::model::{Id, Inc, Loss, Model, Status};
+
+/// Everything that a store shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    pub(crate) logs: BTreeMap<String, Vec<SeenPart>>,
+    pub(crate) groups: BTreeSet<String>,
+    /// Placemarks by group, log and partition.
+    pub(crate) marks: BTreeMap<(String, String, u32), u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SeenPart {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) records: Vec<(u64, Id)>,
+}
+
+/// The number that a record carries.
+pub(crate) fn id_of(entry: &Entry) -> Option<Id> {
+    let bytes = if entry.is_tombstone() { entry.header("id")? } else { entry.value() };
+    usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()
+}
+
+/// Whether an entry is the record that it says it is, as it was written.
+pub(crate) fn check_entry(model: &Model, entry: &Entry) -> Result<Id, String> {
+    let place = || format!("partition {} offset {}", entry.partition(), entry.offset());
+    let id = id_of(entry).ok_or_else(|| format!("a record without a number at {}", place()))?;
+    let rec = model.records.get(id).ok_or_else(|| format!("record {id} at {} was never appended", place()))?;
+    let same = match &rec.value {
+        Some(value) => !entry.is_tombstone() && entry.value() == &value[..],
+        None => entry.is_tombstone(),
+    };
+    if !same || entry.key() != rec.key.as_deref() {
+        return Err(format!("record {id} at {} does not read as it was written", place()));
+    }
+    if entry.header("h").is_some() != rec.header {
+        return Err(format!("record {id} at {} has other headers", place()));
+    }
+    if entry.timestamp() != UNIX_EPOCH + Duration::from_millis(rec.time) {
+        return Err(format!("record {id} at {} has time {:?}, not {}", place(), entry.timestamp(), rec.time));
+    }
+    Ok(id)
+}
+
+/// Why it cannot be said what a store shows.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Failed(&'static str, Error),
+    Wrong(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(what, error) => write!(f, "{what}: {error}"),
+            Self::Wrong(wrong) => write!(f, "{wrong}"),
+        }
+    }
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        trouble.to_string()
+    }
+}
+
+impl Seen {
+    /// Opens every log of a store, and reads all there is.
+    pub(crate) fn of(store: &Store, model: &Model) -> Result<Self, Trouble> {
+        let say = |what: &'static str| move |error: Error| Trouble::Failed(what, error);
+        let mut seen = Self::default();
+        for name in store.logs().map_err(say("logs"))? {
+            let log = store.open_log(&name).map_err(say("open_log"))?;
+            let mut parts = Vec::new();
+            for number in 0..log.partitions() {
+                let partition = log.partition(number).map_err(say("partition"))?;
+                let mut records = Vec::new();
+                for entry in partition.read(StartAt::Earliest).map_err(say("read"))? {
+                    let entry = entry.map_err(say("next"))?;
+                    let id =
+                        check_entry(model, &entry).map_err(|wrong| Trouble::Wrong(format!("log {name}: {wrong}")))?;
+                    records.push((entry.offset(), id));
+                }
+                parts.push(SeenPart { start: partition.start_offset(), end: partition.end_offset(), records });
+            }
+            seen.logs.insert(name, parts);
+        }
+        seen.groups = store.groups().map_err(say("groups"))?.into_iter().collect();
+        for group in &seen.groups {
+            for mark in store.group(group).placemarks().map_err(say("placemarks"))? {
+                seen.marks.insert((group.clone(), mark.log, mark.partition), mark.offset);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn inc(&self, model: &Model, name: &str) -> Result<Option<Inc>, String> {
+        let none = vec![None];
+        let may = model.names.get(name).unwrap_or(&none);
+        let Some(parts) = self.logs.get(name) else {
+            return if may.contains(&None) { Ok(None) } else { Err(format!("log {name} is gone")) };
+        };
+        // Where an older and a newer log may stand under the name, what is in it tells.
+        let first = parts.iter().flat_map(|part| &part.records).next();
+        let inc = match first {
+            Some((_, id)) => Some(model.records[*id].inc),
+            None => may.iter().rev().flatten().next().copied(),
+        };
+        match inc {
+            Some(inc) if may.contains(&Some(inc)) => Ok(Some(inc)),
+            _ => Err(format!("log {name} should not be there, or not with what is in it")),
+        }
+    }
+}
+
+/// Holds what is seen after a crash against the model.
+pub(crate) fn verify(model: &Model, seen: &Seen, loss: Loss) -> Result<(), String> {
+    if let Some(name) = seen.logs.keys().find(|name| !model.names.contains_key(*name)) {
+        return Err(format!("log {name} was never made"));
+    }
+    let mut present: BTreeMap<Id, (u32, u64)> = BTreeMap::new();
+    let mut incs: BTreeMap<Inc, &str> = BTreeMap::new();
+    for name in model.names.keys() {
+        if let Some(inc) = seen.inc(model, name)? {
+            incs.insert(inc, name);
+            verify_log(model, seen, inc, &mut present, loss).map_err(|wrong| format!("log {name}: {wrong}"))?;
+        }
+    }
+    for name in &seen.groups {
+        let known = incs.keys().any(|inc| model.logs[*inc].groups.contains_key(name));
+        if !known {
+            return Err(format!("group {name} should not be there"));
+        }
+    }
+    for (inc, name) in &incs {
+        verify_groups(model, seen, *inc, name, loss).map_err(|wrong| format!("log {name}: {wrong}"))?;
+    }
+    for unit in &model.units {
+        verify_unit(model, seen, unit, &incs, &present, loss)?;
+    }
+    Ok(())
+}
+
+fn verify_log(
+    model: &Model,
+    seen: &Seen,
+    inc: Inc,
+    present: &mut BTreeMap<Id, (u32, u64)>,
+    loss: Loss,
+) -> Result<(), String> {
+    let log = &model.logs[inc];
+    let parts = &seen.logs[&log.name];
+    if !log.partitions.iter().any(|count| *count as usize == parts.len()) {
+        return Err(format!("has {} partitions, not {:?}", parts.len(), log.partitions));
+    }
+    for (number, part) in (0_u32..).zip(parts) {
+        let mut before: Option<(u64, Id)> = None;
+        for &(offset, id) in &part.records {
+            let rec = &model.records[id];
+            let at = format!("record {id} at {number}:{offset}");
+            if rec.inc != inc || rec.partition.is_some_and(|known| known != number) {
+                return Err(format!("{at} belongs to {}:{:?}", model.logs[rec.inc].name, rec.partition));
+            }
+            if rec.offset.is_some_and(|known| known != offset) {
+                return Err(format!("{at} was acknowledged at {:?}", rec.offset));
+            }
+            if rec.status == Status::Gone {
+                return Err(format!("{at} was gone, and is back"));
+            }
+            if let Some((previous, earlier)) =
+                before.filter(|(previous, earlier)| *previous >= offset || *earlier >= id)
+            {
+                return Err(format!("{at} comes behind {previous}, record {earlier}"));
+            }
+            if offset < part.start || offset >= part.end {
+                return Err(format!("{at} is outside {}..{}", part.start, part.end));
+            }
+            if present.insert(id, (number, offset)).is_some() {
+                return Err(format!("{at} is there twice"));
+            }
+            before = Some((offset, id));
+        }
+        let least = log.least_next.get(&number).copied().unwrap_or(0);
+        if part.end < least {
+            return Err(format!("partition {number} ends at {}, and offsets below {least} were given out", part.end));
+        }
+    }
+    verify_records(model, inc, present, loss)
+}
+
+fn verify_records(model: &Model, inc: Inc, present: &BTreeMap<Id, (u32, u64)>, loss: Loss) -> Result<(), String> {
+    let mut cut: BTreeMap<u32, Id> = BTreeMap::new();
+    for (id, rec) in model.records.iter().enumerate().filter(|(_, rec)| rec.inc == inc) {
+        let there = present.contains_key(&id);
+        if rec.status.holds(loss) && !there {
+            return Err(format!("record {id} at {:?}:{:?} is lost ({:?})", rec.partition, rec.offset, rec.status));
+        }
+        let Some(partition) = rec.partition else { continue };
+        if there && !rec.journaled {
+            if let Some(lost) = cut.get(&partition) {
+                return Err(format!("record {id} is there, and {lost} before it in partition {partition} is lost"));
+            }
+        } else if !there && matches!(rec.status, Status::Cached | Status::Durable) {
+            cut.insert(partition, id);
+        }
+    }
+    Ok(())
+}
+
+fn verify_groups(model: &Model, seen: &Seen, inc: Inc, log: &str, loss: Loss) -> Result<(), String> {
+    for (name, group) in &model.logs[inc].groups {
+        let there = seen.groups.contains(name);
+        // What was decided with a transaction is there, and with it the group that it is of.
+        let decided = group.marks.values().any(|history| history.0.iter().any(|(_, status)| status.holds(loss)));
+        let must = (group.status.holds(loss) || decided) && group.leaving.is_none();
+        let must_not = group.leaving.is_some_and(|leaving| leaving.holds(loss));
+        if must && !there {
+            return Err(format!("group {name} is forgotten"));
+        }
+        if must_not && there {
+            return Err(format!("group {name} was deleted, and is back"));
+        }
+        if !there {
+            continue;
+        }
+        let parts = &seen.logs[log];
+        for (number, part) in (0_u32..).zip(parts) {
+            let found = seen.marks.get(&(name.clone(), log.to_owned(), number)).copied();
+            let none = crate::model::History::default();
+            let history = group.marks.get(&number).unwrap_or(&none);
+            if !history.allows(found, loss) {
+                return Err(format!("group {name} is at {found:?} in partition {number}, not {:?}", history.0));
+            }
+            if found.is_some_and(|mark| mark > part.end) {
+                return Err(format!("group {name} is at {found:?} in partition {number}, which ends at {}", part.end));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify_unit(
+    model: &Model,
+    seen: &Seen,
+    unit: &crate::model::Unit,
+    incs: &BTreeMap<Inc, &str>,
+    present: &BTreeMap<Id, (u32, u64)>,
+    loss: Loss,
+) -> Result<(), String> {
+    let mut outcomes: Vec<(u32, bool, String)> = Vec::new();
+    for id in unit.records.iter().filter(|id| incs.contains_key(&model.records[**id].inc)) {
+        let place = present.get(id);
+        // A part that is not there stands nowhere: a batch in one partition is whole all the same.
+        let partition = model.records[*id].partition.or(place.map(|place| place.0));
+        outcomes.push((partition.unwrap_or(u32::MAX), place.is_some(), format!("record {id}")));
+    }
+    let whole = unit.whole || loss == Loss::Process;
+    for (inc, group, partition, value) in &unit.marks {
+        let Some(log) = incs.get(inc) else { continue };
+        let open = model.logs[*inc]
+            .groups
+            .get(group)
+            .and_then(|group| group.marks.get(partition))
+            .and_then(|history| history.0.last())
+            .is_some_and(|(last, status)| last == value && *status == Status::Open);
+        if open {
+            let found = seen.marks.get(&(group.clone(), (*log).to_owned(), *partition));
+            outcomes.push((u32::MAX, found == Some(value), format!("placemark {value} of {group}")));
+        }
+    }
+    for (partition, there, what) in &outcomes {
+        let other = outcomes.iter().find(|(other, also, _)| (whole || other == partition) && also != there);
+        if let Some((_, _, other)) = other {
+            let (there, missing) = if *there { (what, other) } else { (other, what) };
+            return Err(format!("{there} is there, and {missing} of the same unit is not"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes what was found as what is: it is durable, and what was not found never comes back.
+pub(crate) fn resolve(model: &mut Model, seen: &Seen, loss: Loss) -> Result<(), String> {
+    let mut present: BTreeMap<Id, (u32, u64)> = BTreeMap::new();
+    let names: Vec<String> = model.names.keys().cloned().collect();
+    for name in names {
+        let inc = seen.inc(model, &name)?;
+        model.names.insert(name.clone(), vec![inc]);
+        let Some(inc) = inc else { continue };
+        let parts = &seen.logs[&name];
+        let log = &mut model.logs[inc];
+        let count = u32::try_from(parts.len()).unwrap();
+        // What only the page cache says may be undone by a power loss, as long as nobody relies on it.
+        log.partitions.retain(|may| *may < count && loss == Loss::Process);
+        log.partitions.push(count);
+        for (number, part) in (0_u32..).zip(parts) {
+            log.least_next.insert(number, part.end);
+            present.extend(part.records.iter().map(|(offset, id)| (*id, (number, *offset))));
+        }
+        log.groups.retain(|group, _| seen.groups.contains(group));
+        for (group, known) in &mut log.groups {
+            known.status = Status::Durable;
+            known.leaving = None;
+            for number in 0..count {
+                let found = seen.marks.get(&(group.clone(), name.clone(), number)).copied();
+                known.marks.entry(number).or_default().found(found);
+            }
+            // Starting points do not show: they are found out when the group is joined.
+            for history in known.starts.values_mut() {
+                for (_, status) in &mut history.0 {
+                    *status = if status.holds(loss) { Status::Durable } else { Status::Open };
+                }
+            }
+        }
+    }
+    for (id, rec) in model.records.iter_mut().enumerate() {
+        match present.get(&id) {
+            Some((partition, offset)) => {
+                (rec.partition, rec.offset, rec.status) = (Some(*partition), Some(*offset), Status::Durable);
+            }
+            None => rec.status = Status::Gone,
+        }
+    }
+    model.units.iter_mut().for_each(|unit| {
+        unit.records.clear();
+        unit.marks.clear();
+    });
+    Ok(())
+}
