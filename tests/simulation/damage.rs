@@ -187,7 +187,8 @@ fn missing(
         // A tail that nobody vouched for is cut, and that is told.
         let cut = !closed && report.cuts.iter().any(|cut| cut.path.to_string_lossy().contains(inside.as_str()));
         // Of what no sync and no later frame vouches for, zeros cannot be told from nothing.
-        let unknown = !closed && !rec.vouched && found.iter().all(|other| *other < id);
+        let later = |other: &usize| *other > id && !model.records[*other].journaled;
+        let unknown = !closed && !rec.vouched && !found.iter().any(later);
         if !skipped && !cut && !unknown {
             return Err(format!("record {id} at {inside}{offset} is missing, and the report is {report:?}"));
         }

@@ -37,6 +37,9 @@ pub(crate) fn faults(seed: u64, counts: &Counts) -> Result<(), String> {
     let store = open(&looked_at, model.durability, &mut rng).map_err(|error| format!("opening: {error}"))?;
     let found = Seen::of(&store, &model)?;
     resolve(&mut model, &found, loss)?;
+    // What a dead process left in the page cache is durable only once it was recovered.
+    let disk = if loss == Loss::Process { looked_at.kill() } else { disk };
+    drop(store);
     let start = Beginning { disk, model, seed: rng.next() };
     let undisturbed = start.copy();
     undisturbed.trace();

@@ -42,14 +42,14 @@ fn main() -> ExitCode {
         },
         Campaign {
             name: "faults",
-            goal: 12_000,
+            goal: 20_000,
             counted: "injected faults",
             count: |counts| &counts.faults,
             run: faults::faults,
         },
         Campaign {
             name: "damage",
-            goal: 10_000,
+            goal: 20_000,
             counted: "damaged stores",
             count: |counts| &counts.damages,
             run: damage::damage,

@@ -182,9 +182,8 @@ impl Run<'_> {
         let grown = self.act(format!("grow {name} to {more}"), |live, _| {
             live.as_ref().unwrap().store.log_with(&name, LogOptions::new().partitions(more)).map(drop)
         })?;
-        if grown.is_some() {
-            self.model.logs[inc].partitions = vec![more];
-        }
+        // When it failed there may be more, which the program does not know.
+        self.model.logs[inc].partitions = if grown.is_some() { vec![more] } else { vec![more, before] };
         Ok(())
     }
 
