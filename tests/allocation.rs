@@ -98,6 +98,24 @@ fn keyed_appends_to_several_partitions_allocate_nothing() {
 }
 
 #[test]
+fn appends_through_a_producer_allocate_nothing() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log_with("produced", LogOptions::new().partitions(3)).unwrap();
+    let mut producer = log.producer("importer").unwrap();
+    let mut next = 0;
+    let mut work = |times: u64| {
+        for sequence in next..next + times {
+            producer.append(sequence, &[7; 100]).unwrap();
+            producer.append(sequence, Record::new(&[7; 100]).key(b"customer-7")).unwrap();
+        }
+        next += times;
+    };
+    work(1000);
+    assert_eq!(allocations(|| work(100_000)), 0);
+}
+
+#[test]
 fn a_batch_allocates_no_more_for_many_records_than_for_few() {
     let dir = scratch();
     let store = in_cache().open(dir.path()).unwrap();

@@ -13,7 +13,7 @@ use placemark::storage::{Crash, Fault, Keep, Operation, SimDisk};
 use placemark::{Appended, Durability, Error, Producer, Record, Result, StartAt, Store};
 
 use common::entries;
-use common::producing::{duplicate, new, small};
+use common::producing::{duplicate, key_for, new, small};
 
 const PATH: &str = "/var/lib/data";
 const PARTITIONS: u32 = 2;
@@ -211,4 +211,34 @@ fn a_snapshot_that_cannot_be_written_stops_nothing_and_is_made_up_for() {
         let store = open(&left, Durability::Os).unwrap();
         assert_eq!(store.open_log("log").unwrap().producer("importer").unwrap().last_sequence(), Some(100));
     }
+}
+
+#[test]
+fn what_the_journal_has_does_not_stand_for_what_was_lost_before_it() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, Durability::Os).unwrap();
+    let log = store.log_with("log", small(2)).unwrap();
+    let mut producer = log.producer("importer").unwrap();
+    let [here, there] = [0, 1].map(|partition| key_for(&log, partition));
+    store.sync().unwrap();
+    let keyed = |key: &str| Record::new("value").key(key.to_owned());
+    new(producer.append(1, keyed(&here)).unwrap());
+    let batch = producer.append_batch(2, [keyed(&here), keyed(&there)]).unwrap();
+    assert!(batch.iter().all(|it| matches!(it, Appended::New(_))));
+    // Waits for the journal, and so for the batch that was decided there, but not for the log.
+    let mut transaction = store.transaction();
+    transaction.append(&store.log("other").unwrap(), "other").unwrap();
+    transaction.commit().unwrap();
+    let left = disk.crash(Crash::new(1).keep(Keep::Nothing));
+    let store = open(&left, Durability::Os).unwrap();
+    assert!(store.recovery().replayed_transactions > 0);
+    let log = store.open_log("log").unwrap();
+    let mut producer = log.producer("importer").unwrap();
+    new(producer.append(1, keyed(&here)).unwrap());
+    let again = producer.append_batch(2, [keyed(&here), keyed(&there)]).unwrap();
+    let found = |partition: u32| {
+        let read = entries(log.partition(partition).unwrap().read(StartAt::Earliest).unwrap());
+        read.iter().filter(|entry| entry.value() == b"value").count()
+    };
+    assert_eq!((found(0), found(1)), (2, 1), "each is there once: {again:?}");
 }
