@@ -3,6 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// How a message speaks of one log, or of all.
+fn on(log: Option<&str>) -> String {
+    log.map_or_else(|| "any log".to_owned(), |log| format!("log {log:?}"))
+}
+
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -21,7 +26,8 @@ pub enum Error {
     },
 
     /// The batch, transaction or producer belongs to an owner that has been replaced. Drop what it produced and poll
-    /// again: its records are delivered to the new owner.
+    /// again: its records are delivered to the new owner. Or a group has moved since the plan to reset it was made: make
+    /// another.
     #[error("fenced: the partition or name has a newer owner; drop this work and poll again")]
     Fenced,
 
@@ -83,6 +89,16 @@ pub enum Error {
     NoSuchLog {
         /// The name that was asked for.
         name: String,
+    },
+
+    /// No group of this name is known, where one was asked for that exists. Check its name; a group becomes known when its
+    /// first consumer joins without [`existing`](crate::ConsumerBuilder::existing).
+    #[error("there is no group named {group:?} on {}: check the name, or join without `existing`", on(log.as_deref()))]
+    NoSuchGroup {
+        /// The group that was asked for.
+        group: String,
+        /// The log on which; `None` when no log knows it.
+        log: Option<String>,
     },
 
     /// The log has no such partition.

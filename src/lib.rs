@@ -97,8 +97,8 @@ mod transaction;
 mod types;
 
 pub use consumer::{
-    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, ExactlyOnceFrom, Group, GroupPlacemark,
-    Lag, Placemark, Reset, Stopper,
+    AtLeastOnce, AtMostOnce, Batch, Consumer, ConsumerBuilder, ExactlyOnce, ExactlyOnceFrom, Group, GroupMember,
+    GroupPlacemark, Lag, Placemark, Reset, ResetPlan, Stopper,
 };
 pub use error::{Error, Result};
 pub use options::{Compaction, Durability, LogOptions, RecoveryMode, Retention, WriteMode};

@@ -14,17 +14,46 @@ use crate::{Error, Log, Result, StartAt};
 pub struct ConsumerBuilder {
     log: Log,
     group: String,
+    member: Option<String>,
     choices: Choices,
 }
 
 impl ConsumerBuilder {
     pub(crate) fn new(log: Log, group: &str) -> Self {
-        Self { log, group: group.to_owned(), choices: Choices::default() }
+        Self { log, group: group.to_owned(), member: None, choices: Choices::default() }
     }
 
     /// Where the group begins if it is new: [`StartAt::Earliest`] unless said here. Joining fixes it, in every partition.
     pub fn start_at(mut self, start: StartAt) -> Self {
         self.choices.start_at = start;
+        self
+    }
+
+    /// Joins only if the log knows the group: a name with a typo is an error then, and not a new group. The error is
+    /// [`Error::NoSuchGroup`].
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// # drop(orders.consumer("billing").at_least_once()?);
+    /// use placemark::Error;
+    ///
+    /// let typo = orders.consumer("biling").existing().at_least_once();
+    /// assert!(matches!(typo, Err(Error::NoSuchGroup { group, .. }) if group == "biling"));
+    /// orders.consumer("billing").existing().at_least_once()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn existing(mut self) -> Self {
+        self.choices.existing = true;
+        self
+    }
+
+    /// A name for this member, by which [`Group::members`](crate::Group::members) tells it from others. It need not be the
+    /// only one of its name.
+    pub fn member_name(mut self, name: &str) -> Self {
+        self.member = Some(name.to_owned());
         self
     }
 
@@ -109,6 +138,7 @@ impl ConsumerBuilder {
 
     fn join<M>(mut self, mode: Mode) -> Result<Consumer<M>> {
         check_name(&self.group)?;
+        self.member.as_deref().map_or(Ok(()), check_name)?;
         if self.choices.max_poll_records == 0 {
             return Err(Error::option("max_poll_records", "is 0: a batch has at least one record"));
         }
@@ -116,7 +146,7 @@ impl ConsumerBuilder {
             return Err(Error::option("processing_timeout", "is 0: no batch could be processed in that"));
         }
         self.choices.mode = mode;
-        Consumer::join(self.log.handle(), self.log.core(), &self.group, self.choices)
+        Consumer::join(self.log.handle(), self.log.core(), &self.group, self.member, self.choices)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Groups looked at, and moved, from outside.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::partition::{PartitionCore, lock};
-use crate::placemarks::PlacemarkKey;
+use crate::group::Seen;
+use crate::partition::lock;
 use crate::store::{Handle, StoreCore};
-use crate::types::Millis;
-use crate::{Error, Log, ResetTo, Result, Store};
+use crate::types::check_name;
+use crate::{Error, Result, Store};
 
 /// A group by its name, on all logs that know it. See [`Store::group`](crate::Store::group).
 #[derive(Debug, Clone)]
@@ -34,15 +33,20 @@ pub struct GroupPlacemark {
     pub committed_at: SystemTime,
 }
 
-/// What a reset did in one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reset {
-    /// Number of the partition.
-    pub partition: u32,
-    /// Where the group was.
-    pub from: u64,
-    /// Where it is now.
-    pub to: u64,
+/// A consumer that is a member of a group now. See [`Group::members`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Name of the log.
+    pub log: String,
+    /// What the application called it, if it did: see [`ConsumerBuilder::member_name`](crate::ConsumerBuilder::member_name).
+    pub name: Option<String>,
+    /// The partitions it reads, sorted.
+    pub assignment: Vec<u32>,
+    /// Those it will read, once the batches that others have of them are settled or dropped.
+    pub awaited: Vec<u32>,
+    /// Batches in flight of the partitions that it reads.
+    pub in_flight: usize,
 }
 
 impl Group {
@@ -89,40 +93,72 @@ impl Group {
         Ok(all)
     }
 
-    /// Moves the group's placemarks on a log, in every partition, to what `to` means there, clamped to what exists. A
-    /// group that is not known becomes known. Says from where to where, by partition.
+    /// Who is a member now, on which log, by the order of joining.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use placemark::{LogOptions, Store};
+    ///
+    /// let store = Store::open(dir.path())?;
+    /// let clicks = store.log_with("clicks", LogOptions::new().partitions(3))?;
+    /// let first = clicks.consumer("counting").member_name("first").at_least_once()?;
+    /// let second = clicks.consumer("counting").member_name("second").at_least_once()?;
+    /// for member in store.group("counting").members()? {
+    ///     println!("{:?} has {:?} of {}", member.name, member.assignment, member.log);
+    /// }
+    /// # drop((first, second));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn members(&self) -> Result<Vec<GroupMember>> {
+        let store = self.store.core()?;
+        let mut all = Vec::new();
+        for log in store.open_logs() {
+            let Some(state) = lock(log.groups()).get(&self.name) else { continue };
+            let seen = state.members().look();
+            all.extend(seen.into_iter().map(|Seen { name, owned, awaited, in_flight }| GroupMember {
+                log: log.name().to_owned(),
+                name,
+                assignment: owned,
+                awaited,
+                in_flight,
+            }));
+        }
+        Ok(all)
+    }
+
+    /// Makes a group of another name that is where this one is: on every log, in every partition. From then on the two
+    /// do not influence one another, so that a new version of an application can try the same records from the same
+    /// place. The members of this one are not disturbed; what they have in flight counts as unprocessed.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = placemark::Store::open(dir.path())?;
+    /// # let orders = store.log("orders")?;
+    /// # orders.append_batch(["order 1", "order 2"])?;
+    /// # let mut billing = orders.consumer("billing").max_poll_records(1).at_least_once()?;
+    /// # billing.poll(std::time::Duration::ZERO)?.unwrap().commit()?;
+    /// store.group("billing").fork("billing-next")?;
+    /// let mut next = orders.consumer("billing-next").existing().at_least_once()?;
+    /// assert_eq!(next.poll(std::time::Duration::ZERO)?.unwrap().offsets(), 1..2);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::GroupActive`] while the group has members on the log, or batches in flight; [`Error::InvalidName`].
-    pub fn reset(&self, log: &Log, to: ResetTo) -> Result<Vec<Reset>> {
+    /// [`Error::NoSuchGroup`], [`Error::InvalidName`], and [`Error::InvalidOption`] when there is a group of that name.
+    pub fn fork(&self, new_group: &str) -> Result<Self> {
         let store = self.store.core()?;
-        crate::types::check_name(&self.name)?;
-        if !self.store.is_same_store(log.handle()) {
-            return Err(Error::option("log", "belongs to another store"));
-        }
-        let log = log.core();
-        // Held over the reset, so that no one joins meanwhile.
-        let mut registry = lock(log.groups());
-        let members = registry.active(&self.name);
-        if members > 0 {
-            return Err(Error::GroupActive { group: self.name.clone(), members });
-        }
-        let group = store.side().group_id(log.id(), &self.name)?;
-        let mut all = Vec::new();
-        for (number, partition) in (0..).zip(log.partitions()) {
-            let key = PlacemarkKey { group, log: log.id(), partition: number };
-            let known = store.side().placemark(key).map(|placemark| placemark.offset);
-            let from = known.or_else(|| store.side().start(key)).unwrap_or_else(|| partition.start());
-            let to = target(partition, from, to)?;
-            all.push((key, Reset { partition: number, from, to }));
-        }
-        let commits: Vec<_> = all.iter().map(|(key, reset)| store.side().commit(*key, reset.to)).collect();
-        for commit in commits {
-            commit?.wait()?;
-        }
-        registry.remove(&self.name);
-        Ok(all.into_iter().map(|(_, reset)| reset).collect())
+        check_name(new_group)?;
+        store.side().fork_group(&self.name, new_group)?;
+        Ok(Self::new(self.store.clone(), new_group))
+    }
+
+    pub(super) fn store(&self) -> &Handle {
+        &self.store
     }
 
     /// Forgets the group, on all logs. One that is not known is no error.
@@ -152,19 +188,6 @@ impl Group {
         }
         Ok(())
     }
-}
-
-/// The offset that a reset means in a partition, clamped to what exists.
-fn target(partition: &Arc<PartitionCore>, from: u64, to: ResetTo) -> Result<u64> {
-    let (start, end) = (partition.start(), partition.end());
-    let wanted = match to {
-        ResetTo::Earliest => start,
-        ResetTo::Latest => end,
-        ResetTo::Offset(offset) => offset,
-        ResetTo::Time(time) => partition.offset_at_time(Millis::searched(time))?,
-        ResetTo::ShiftBy(by) => from.saturating_add_signed(by),
-    };
-    Ok(wanted.clamp(start, end))
 }
 
 impl Store {

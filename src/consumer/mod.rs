@@ -4,6 +4,7 @@ mod batch;
 mod builder;
 mod group;
 mod mode;
+mod reset;
 mod subscription;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 pub use batch::{Batch, Placemark};
 pub use builder::ConsumerBuilder;
-pub use group::{Group, GroupPlacemark, Reset};
+pub use group::{Group, GroupMember, GroupPlacemark};
 pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
+pub use reset::{Reset, ResetPlan};
 
 use crate::group::{Fetch, Fetched, MemberId, Mode};
 use crate::partition::Cursor;
@@ -31,6 +33,8 @@ use subscription::{Subscription, not_assigned, resolve};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choices {
     start_at: StartAt,
+    /// Whether the group must be known.
+    existing: bool,
     max_poll_records: usize,
     processing_timeout: Option<Duration>,
     mode: Mode,
@@ -38,7 +42,13 @@ pub(crate) struct Choices {
 
 impl Default for Choices {
     fn default() -> Self {
-        Self { start_at: StartAt::Earliest, max_poll_records: 500, processing_timeout: None, mode: Mode::AtLeastOnce }
+        Self {
+            start_at: StartAt::Earliest,
+            existing: false,
+            max_poll_records: 500,
+            processing_timeout: None,
+            mode: Mode::AtLeastOnce,
+        }
     }
 }
 
@@ -123,8 +133,8 @@ struct Filled {
 }
 
 impl<M> Consumer<M> {
-    fn join(handle: &Handle, log: &Arc<LogCore>, group: &str, choices: Choices) -> Result<Self> {
-        let (subscription, member) = Subscription::join(handle.core()?, log, group, choices.start_at, choices.mode)?;
+    fn join(handle: &Handle, log: &Arc<LogCore>, group: &str, name: Option<String>, choices: Choices) -> Result<Self> {
+        let (subscription, member) = Subscription::join(handle.core()?, log, group, name, &choices)?;
         Ok(Self {
             subscription: Arc::new(subscription),
             member,

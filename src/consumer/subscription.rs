@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::group::{BatchId, GroupState, MemberId, Mode};
+use crate::consumer::Choices;
+use crate::group::{BatchId, GroupState, MemberId};
 use crate::partition::lock;
 use crate::placemarks::PlacemarkKey;
 use crate::store::{LogCore, StoreCore};
@@ -23,19 +24,19 @@ impl Subscription {
         store: &Arc<StoreCore>,
         log: &Arc<LogCore>,
         name: &str,
-        start_at: StartAt,
-        mode: Mode,
+        member: Option<String>,
+        choices: &Choices,
     ) -> Result<(Self, MemberId)> {
         // Held over the join, so that two consumers of a new group fix its start once, and no reset comes between.
         let mut registry = lock(log.groups());
         let group = match registry.get(name) {
             Some(group) => group,
-            None => Arc::new(load(store, log, name, start_at)?),
+            None => Arc::new(load(store, log, name, choices)?),
         };
         registry.insert(&group);
         let subscription = Self { store: Arc::clone(store), log: Arc::clone(log), group };
         subscription.follow_growth();
-        let member = subscription.group.members().join(mode);
+        let member = subscription.group.members().join_as(choices.mode, member);
         drop(registry);
         log.signal().notify();
         Ok((subscription, member))
@@ -105,16 +106,18 @@ fn floor(store: &StoreCore, key: PlacemarkKey) -> u64 {
     placemark.or_else(|| store.side().start(key)).unwrap_or(0)
 }
 
-fn load(store: &Arc<StoreCore>, log: &Arc<LogCore>, name: &str, start_at: StartAt) -> Result<GroupState> {
+fn load(store: &Arc<StoreCore>, log: &Arc<LogCore>, name: &str, choices: &Choices) -> Result<GroupState> {
     let side = store.side();
     let known = side.known_group(log.id(), name);
     let begun = known.is_some_and(|id| !side.placemarks_of(id).is_empty() || !side.starts_of(id).is_empty());
     let id = if begun {
         side.group_id(log.id(), name)?
+    } else if choices.existing {
+        return Err(Error::NoSuchGroup { group: name.to_owned(), log: Some(log.name().to_owned()) });
     } else {
         // What cannot be is refused before the group is made known.
         let starts: Vec<u64> =
-            log.partitions().iter().map(|partition| resolve(partition, start_at)).collect::<Result<_>>()?;
+            log.partitions().iter().map(|partition| resolve(partition, choices.start_at)).collect::<Result<_>>()?;
         let id = side.group_id(log.id(), name)?;
         let key = |partition| PlacemarkKey { group: id, log: log.id(), partition };
         let starts: Vec<(PlacemarkKey, u64)> =

@@ -79,9 +79,23 @@ pub(crate) struct Delivered {
 #[derive(Debug)]
 struct Member {
     mode: Mode,
+    /// What the application calls it.
+    name: Option<String>,
     owned: BTreeSet<u32>,
     /// The partition that was tried last: the next one has its turn.
     last: Option<u32>,
+}
+
+/// A member as it is seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) name: Option<String>,
+    /// The partitions it owns, lowest first.
+    pub(crate) owned: Vec<u32>,
+    /// Those it will own, once nothing of them is in flight.
+    pub(crate) awaited: Vec<u32>,
+    /// Batches in flight of the partitions that it owns.
+    pub(crate) in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -153,10 +167,16 @@ impl Group {
     }
 
     /// A member comes in, and gets its share as far as nothing of it is in flight.
+    #[cfg(test)]
     pub(crate) fn join(&mut self, mode: Mode) -> MemberId {
+        self.join_as(mode, None)
+    }
+
+    /// The same, with a name that the application gives it.
+    pub(crate) fn join_as(&mut self, mode: Mode, name: Option<String>) -> MemberId {
         let id = MemberId(self.next_member);
         self.next_member += 1;
-        self.members.insert(id, Member { mode, owned: BTreeSet::new(), last: None });
+        self.members.insert(id, Member { mode, name, owned: BTreeSet::new(), last: None });
         self.rebalance();
         id
     }
@@ -188,6 +208,22 @@ impl Group {
     /// The partitions a member owns now, lowest first.
     pub(crate) fn owned(&self, member: MemberId) -> Vec<u32> {
         self.members.get(&member).map(|member| member.owned.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The members, in the order of joining.
+    pub(crate) fn look(&self) -> Vec<Seen> {
+        let seen = |(id, member): (&MemberId, &Member)| {
+            let shares = || (0_u32..).zip(&self.shares);
+            let owns = |share: &Share| share.owner == Some(*id);
+            let waits = |share: &Share| share.heir == Some(*id) && !owns(share);
+            Seen {
+                name: member.name.clone(),
+                owned: member.owned.iter().copied().collect(),
+                awaited: shares().filter(|(_, share)| waits(share)).map(|(partition, _)| partition).collect(),
+                in_flight: shares().filter(|(_, share)| owns(share)).map(|(_, share)| share.progress.in_flight()).sum(),
+            }
+        };
+        self.members.iter().map(seen).collect()
     }
 
     /// Whether a member owns a partition now.

@@ -9,6 +9,6 @@ mod progress;
 mod ranges;
 mod registry;
 
-pub(crate) use membership::{Fetch, Fetched, Group, MemberId, Mode};
+pub(crate) use membership::{Fetch, Fetched, Group, MemberId, Mode, Seen};
 pub(crate) use progress::BatchId;
 pub(crate) use registry::{GroupState, Registry};

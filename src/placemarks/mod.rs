@@ -218,6 +218,41 @@ impl SideLog {
         self.known_group(log, name).ok_or(Error::Fenced)
     }
 
+    /// Gives every log that knows the group `from` a group `to` at the same places.
+    ///
+    /// The new names are written last: a crash before leaves placemarks of groups that are not there, which mean nothing.
+    pub(crate) fn fork_group(&self, from: &str, to: &str) -> Result<()> {
+        self.change(|table| {
+            let all: Vec<(LogId, GroupId)> =
+                table.catalog.groups().filter(|(_, name, _)| *name == from).map(|(log, _, id)| (log, id)).collect();
+            if all.is_empty() {
+                return Err(Error::NoSuchGroup { group: from.to_owned(), log: None });
+            }
+            if table.catalog.groups().any(|(_, name, _)| name == to) {
+                return Err(Error::option("group", format!("{to:?} exists: delete it first, or choose another name")));
+            }
+            let mut next = table.catalog.next_group.id.0;
+            let (mut places, mut names) = (Vec::new(), Vec::new());
+            for (log, old) in all {
+                let group = GroupId(next);
+                next += 1;
+                for (key, placemark) in table.placemarks_of(old) {
+                    let value = SideValue::Placemark { offset: placemark.offset, version: 1 }.encode();
+                    let key = SideKey::Placemark { group, log, partition: key.partition };
+                    places.push(Change { key, value: Some(value) });
+                }
+                for (key, offset) in table.starts_of(old) {
+                    places.push(Change::set(SideKey::Start { group, log, partition: key.partition }, offset));
+                }
+                names.push(Change::set(SideKey::Group { log, name: to.to_owned() }, u64::from(group.0)));
+            }
+            places.insert(0, Change::set(SideKey::NextGroup, u64::from(next)));
+            places.extend(names);
+            Ok(places)
+        })
+        .map(|_| ())
+    }
+
     /// Forgets a group of a log, with its placemarks and starting points.
     pub(crate) fn remove_group(&self, log: LogId, name: &str) -> Result<()> {
         self.change(|table| {
