@@ -130,6 +130,22 @@ fn who_reads_a_segment_that_goes_finishes_it_and_is_told_what_was_missed() {
 }
 
 #[test]
+fn a_group_whose_records_are_all_gone_is_told_with_the_next_batch() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let (log, partition) = filled(&store);
+    let mut consumer = log.consumer("billing").max_poll_records(1).at_least_once().unwrap();
+    consumer.poll(WAIT).unwrap().unwrap().commit().unwrap();
+    let end = partition.end_offset();
+    partition.trim_before(end).unwrap();
+    assert_eq!(partition.start_offset(), end);
+    assert!(consumer.poll(Duration::ZERO).unwrap().is_none());
+    log.append("later").unwrap();
+    let batch = consumer.poll(WAIT).unwrap().unwrap();
+    assert_eq!((batch.offsets(), batch.skipped()), (end..end + 1, end - 1));
+}
+
+#[test]
 fn a_partition_that_is_gone_says_so() {
     let dir = scratch();
     let store = in_cache().open(dir.path()).unwrap();

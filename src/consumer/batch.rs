@@ -58,7 +58,8 @@ impl<M> Batch<M> {
         self.partition
     }
 
-    /// From its first record's offset to the one that follows its last. Offsets in between may have no record.
+    /// From its first record's offset to the one that follows its last. Offsets in between may have no record, or one that
+    /// is not in the batch, where records go [by key](crate::ConsumerBuilder::by_key).
     pub fn offsets(&self) -> Range<u64> {
         self.entries.first().map_or(self.offsets.start, Entry::offset)..self.offsets.end
     }

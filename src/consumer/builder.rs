@@ -70,6 +70,72 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Most batches that this consumer has in flight, at least 1: with so many polled and not yet settled, a poll waits
+    /// until one is. No bound unless said here. At least once only: at most once nothing is in flight, and exactly once
+    /// it is one batch a partition.
+    ///
+    /// For a pool of workers: one thread polls, the workers settle, in any order.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// # orders.append_batch(["1", "2", "3"])?;
+    /// use std::time::Duration;
+    ///
+    /// let mut billing = orders.consumer("billing").max_poll_records(1).max_in_flight(2).at_least_once()?;
+    /// let first = billing.poll(Duration::ZERO)?.unwrap();
+    /// let second = billing.poll(Duration::ZERO)?.unwrap();
+    /// assert!(billing.poll(Duration::ZERO)?.is_none());
+    ///
+    /// second.commit()?;
+    /// let third = billing.poll(Duration::ZERO)?.unwrap();
+    /// assert_eq!((third.offsets(), billing.committed(0)), (2..3, None));
+    ///
+    /// first.commit()?;
+    /// assert_eq!(billing.committed(0), Some(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_in_flight(mut self, batches: usize) -> Self {
+        self.choices.max_in_flight = Some(batches);
+        self
+    }
+
+    /// Keeps the order of each key while batches are worked on beside one another: a record is delivered when all before
+    /// it of the same key and partition are settled or in the same batch. Records of other keys go past those that wait,
+    /// up to 4,096 records ahead, and so do records without a key, which have no order to keep. A batch then need not
+    /// hold all of its [offsets](crate::Batch::offsets).
+    ///
+    /// A batch takes the keys of all its records, so [`max_poll_records`](Self::max_poll_records) is best set to few.
+    /// At least once only: in the other modes a partition has one batch at a time, or nothing is known of what is done.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = placemark::Log::open(dir.path())?;
+    /// use std::time::Duration;
+    /// use placemark::Record;
+    ///
+    /// for (key, value) in [("ann", "deposit"), ("ann", "withdraw"), ("bob", "deposit")] {
+    ///     orders.append(Record::new(value).key(key))?;
+    /// }
+    /// let mut ledger = orders.consumer("ledger").by_key().max_poll_records(1).at_least_once()?;
+    /// let ann = ledger.poll(Duration::ZERO)?.unwrap();
+    /// let bob = ledger.poll(Duration::ZERO)?.unwrap(); // goes past what is next of ann
+    /// assert_eq!((ann.offsets(), bob.offsets()), (0..1, 2..3));
+    /// assert!(ledger.poll(Duration::ZERO)?.is_none());
+    ///
+    /// ann.commit()?;
+    /// assert_eq!(ledger.poll(Duration::ZERO)?.unwrap().offsets(), 1..2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_key(mut self) -> Self {
+        self.choices.by_key = true;
+        self
+    }
+
     /// Joins the group as a consumer that loses what is in hand at a crash, and sees nothing twice.
     ///
     /// # Errors
@@ -144,6 +210,13 @@ impl ConsumerBuilder {
         }
         if self.choices.processing_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::option("processing_timeout", "is 0: no batch could be processed in that"));
+        }
+        if self.choices.max_in_flight == Some(0) {
+            return Err(Error::option("max_in_flight", "is 0: nothing could be delivered"));
+        }
+        let beside = [("max_in_flight", self.choices.max_in_flight.is_some()), ("by_key", self.choices.by_key)];
+        if let Some((option, _)) = beside.into_iter().find(|(_, set)| *set && mode != Mode::AtLeastOnce) {
+            return Err(Error::option(option, "has a meaning for at_least_once only: choose that, or leave it out"));
         }
         self.choices.mode = mode;
         Consumer::join(self.log.handle(), self.log.core(), &self.group, self.member, self.choices)

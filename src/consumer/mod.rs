@@ -1,5 +1,6 @@
 //! Members of groups: poll, process, settle.
 
+mod ahead;
 mod batch;
 mod builder;
 mod group;
@@ -20,13 +21,14 @@ pub use group::{Group, GroupMember, GroupPlacemark};
 pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
 pub use reset::{Reset, ResetPlan};
 
-use crate::group::{Fetch, Fetched, MemberId, Mode};
+use crate::group::{Fetch, Fetched, MemberId, Mode, Picked, Sight};
 use crate::partition::Cursor;
 use crate::storage::{Deadline, Signal};
 use crate::store::{Handle, LogCore};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::Millis;
 use crate::{Entry, Error, Result, StartAt};
+use ahead::Ahead;
 use subscription::{Subscription, not_assigned, resolve};
 
 /// What was chosen for a consumer.
@@ -37,6 +39,8 @@ pub(crate) struct Choices {
     existing: bool,
     max_poll_records: usize,
     processing_timeout: Option<Duration>,
+    max_in_flight: Option<usize>,
+    by_key: bool,
     mode: Mode,
 }
 
@@ -47,6 +51,8 @@ impl Default for Choices {
             existing: false,
             max_poll_records: 500,
             processing_timeout: None,
+            max_in_flight: None,
+            by_key: false,
             mode: Mode::AtLeastOnce,
         }
     }
@@ -84,6 +90,10 @@ pub struct Consumer<M> {
     member: MemberId,
     choices: Choices,
     cursors: BTreeMap<u32, Cursor>,
+    /// Where records of one key go one after the other: what was read ahead.
+    ahead: BTreeMap<u32, Ahead>,
+    /// Records that were gone before they could be read, until a batch says so.
+    skipped: BTreeMap<u32, u64>,
     stop: Arc<AtomicBool>,
     closed: bool,
     load: Option<Load>,
@@ -129,6 +139,8 @@ struct Filled {
     entries: Vec<Entry>,
     /// From where the read began to behind its last record, gaps included.
     range: Range<u64>,
+    /// What of that was chosen, where records of one key go one after the other.
+    picked: Option<Picked>,
     skipped: u64,
 }
 
@@ -140,6 +152,8 @@ impl<M> Consumer<M> {
             member,
             choices,
             cursors: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             stop: Arc::default(),
             closed: false,
             load: None,
@@ -268,6 +282,7 @@ impl<M> Consumer<M> {
         if !std::mem::replace(&mut self.closed, true) {
             self.subscription.group.members().leave(self.member);
             self.cursors.clear();
+            self.ahead.clear();
             self.subscription.log.signal().notify();
         }
     }
@@ -311,9 +326,12 @@ impl<M> Consumer<M> {
             let Some(fetch) = self.subscription.group.members().begin_fetch(self.member, ready) else {
                 return Ok(None);
             };
-            let Some(fetch) = self.ask_where(fetch)? else { continue };
+            let Some(mut fetch) = self.ask_where(fetch)? else { continue };
             // A read that fails is forgotten: the next one begins at the same place.
-            let filled = self.read(&fetch)?;
+            let filled = match fetch.sight.take() {
+                Some(sight) => self.read_by_key(fetch.partition, sight)?,
+                None => self.read(&fetch)?,
+            };
             if let Some(batch) = self.hand_out(fetch, filled)? {
                 return Ok(Some(batch));
             }
@@ -380,21 +398,41 @@ impl<M> Consumer<M> {
         }
         let skipped = (from - wanted) + (cursor.skipped() - skipped_before);
         self.cursors.insert(fetch.partition, cursor);
-        Ok(Filled { entries, range: wanted..reached, skipped })
+        Ok(Filled { entries, range: wanted..reached, picked: None, skipped })
+    }
+
+    /// Reads what is to be delivered next, and leaves out what waits for others of its key.
+    fn read_by_key(&mut self, number: u32, sight: Sight) -> Result<Filled> {
+        let partition = self.subscription.log.partition(number)?;
+        let (start, end) = (partition.start(), partition.end());
+        let wanted = sight.undelivered.first().map_or(start, |range| range.start);
+        if wanted > end {
+            return Err(Error::OffsetOutOfRange { requested: wanted, start, end });
+        }
+        let gone: u64 = sight.undelivered.iter().map(|range| range.end.min(start).saturating_sub(range.start)).sum();
+        let mut ahead = Ahead::from(wanted.max(start), self.ahead.remove(&number), partition)?;
+        let skipped_before = ahead.skipped();
+        let (entries, picked) = ahead.choose(sight, self.choices.max_poll_records, end)?;
+        let skipped = gone + (ahead.skipped() - skipped_before);
+        self.ahead.insert(number, ahead);
+        let range = wanted..picked.pieces.last().map_or(wanted, |last| last.end);
+        Ok(Filled { entries, range, picked: Some(picked), skipped })
     }
 
     /// Notes what was read as delivered, unless the partition was sought, paused or given away meanwhile.
-    fn hand_out(&self, fetch: Fetch, filled: Filled) -> Result<Option<Batch<M>>> {
-        let Filled { entries, range, skipped } = filled;
+    fn hand_out(&mut self, fetch: Fetch, filled: Filled) -> Result<Option<Batch<M>>> {
+        let Filled { entries, range, picked, skipped } = filled;
         let partition = fetch.partition;
         let deadline = self.choices.processing_timeout.map(|timeout| self.subscription.group.now() + timeout);
-        let fetched = match entries.is_empty() {
-            true if range.is_empty() => return Ok(None),
-            true => Fetched::Gap { end: range.end },
-            false => Fetched::Records { end: range.end, deadline },
+        let fetched = match picked {
+            Some(picked) => Fetched::Picked { picked, deadline },
+            None if range.is_empty() => return Ok(None),
+            None if entries.is_empty() => Fetched::Gap { end: range.end },
+            None => Fetched::Records { end: range.end, deadline },
         };
         let mut members = self.subscription.group.members();
         let Some(delivered) = members.end_fetch(fetch, fetched) else { return Ok(None) };
+        *self.skipped.entry(partition).or_default() += skipped;
         if entries.is_empty() {
             return Ok(None);
         }
@@ -408,6 +446,7 @@ impl<M> Consumer<M> {
             // Before the application sees it: from here on a crash loses it rather than repeat it.
             commit.wait()?;
         }
+        let skipped = self.skipped.remove(&partition).unwrap_or_default();
         Ok(Some(Batch::new(&self.subscription, partition, delivered.batch, entries, range, skipped)))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::consumer::Choices;
-use crate::group::{BatchId, GroupState, MemberId};
+use crate::group::{BatchId, GroupState, MemberId, Terms};
 use crate::partition::lock;
 use crate::placemarks::PlacemarkKey;
 use crate::store::{LogCore, StoreCore};
@@ -36,7 +36,12 @@ impl Subscription {
         registry.insert(&group);
         let subscription = Self { store: Arc::clone(store), log: Arc::clone(log), group };
         subscription.follow_growth();
-        let member = subscription.group.members().join_as(choices.mode, member);
+        let member = subscription.group.members().join(Terms {
+            mode: choices.mode,
+            name: member,
+            max_in_flight: choices.max_in_flight.unwrap_or(usize::MAX),
+            by_key: choices.by_key,
+        });
         drop(registry);
         log.signal().notify();
         Ok((subscription, member))

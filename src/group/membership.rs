@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::assignment::assign;
+use super::keyed::{Picked, Sight};
 use super::progress::{BatchId, Overtaken, Progress, Wanted};
 use crate::{Error, Result};
 
@@ -54,17 +55,39 @@ pub(crate) struct Fetch {
     pub(crate) until: Option<u64>,
     /// The application is to be asked for the position first: see [`Group::loaded`].
     pub(crate) load: bool,
+    /// What there is to choose from, where records of one key go one after the other.
+    pub(crate) sight: Option<Sight>,
     member: MemberId,
     number: u64,
 }
 
 /// What a fetch has found. If nothing, it is simply forgotten.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Fetched {
     /// Records, the last of them right before `end`; whoever gets them has until `deadline`.
     Records { end: u64, deadline: Option<Duration> },
+    /// Records that were chosen from what was in sight, or none, when all of them have to wait.
+    Picked { picked: Picked, deadline: Option<Duration> },
     /// That there are no records before `end` any more.
     Gap { end: u64 },
+}
+
+/// What a member asked for when it joined.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) mode: Mode,
+    /// What the application calls it.
+    pub(crate) name: Option<String>,
+    /// Most batches that it has in flight.
+    pub(crate) max_in_flight: usize,
+    /// Whether records of one key go one after the other.
+    pub(crate) by_key: bool,
+}
+
+impl From<Mode> for Terms {
+    fn from(mode: Mode) -> Self {
+        Self { mode, name: None, max_in_flight: usize::MAX, by_key: false }
+    }
 }
 
 /// What follows from a fetch that was not stale.
@@ -78,9 +101,7 @@ pub(crate) struct Delivered {
 
 #[derive(Debug)]
 struct Member {
-    mode: Mode,
-    /// What the application calls it.
-    name: Option<String>,
+    terms: Terms,
     owned: BTreeSet<u32>,
     /// The partition that was tried last: the next one has its turn.
     last: Option<u32>,
@@ -108,11 +129,30 @@ struct Share {
     load: bool,
     /// The fetch that may still end well.
     fetch: Option<u64>,
+    /// All that is there was looked at, and its keys are in flight.
+    blocked: Option<Blocked>,
+}
+
+/// Until when there is nothing to choose from, if nothing that is in flight is settled or dropped.
+#[derive(Debug, Clone, Copy)]
+enum Blocked {
+    /// Until there are records behind this offset.
+    Until(u64),
+    /// As much as may be looked at has been.
+    Full,
 }
 
 impl Share {
     fn new(at: u64) -> Self {
-        Self { owner: None, heir: None, progress: Progress::new(at), paused: false, load: true, fetch: None }
+        Self {
+            owner: None,
+            heir: None,
+            progress: Progress::new(at),
+            paused: false,
+            load: true,
+            fetch: None,
+            blocked: None,
+        }
     }
 
     /// Whether this member may be given something now.
@@ -127,6 +167,7 @@ impl Share {
         self.owner = None;
         self.paused = false;
         self.fetch = None;
+        self.blocked = None;
     }
 }
 
@@ -167,16 +208,10 @@ impl Group {
     }
 
     /// A member comes in, and gets its share as far as nothing of it is in flight.
-    #[cfg(test)]
-    pub(crate) fn join(&mut self, mode: Mode) -> MemberId {
-        self.join_as(mode, None)
-    }
-
-    /// The same, with a name that the application gives it.
-    pub(crate) fn join_as(&mut self, mode: Mode, name: Option<String>) -> MemberId {
+    pub(crate) fn join(&mut self, terms: impl Into<Terms>) -> MemberId {
         let id = MemberId(self.next_member);
         self.next_member += 1;
-        self.members.insert(id, Member { mode, name, owned: BTreeSet::new(), last: None });
+        self.members.insert(id, Member { terms: terms.into(), owned: BTreeSet::new(), last: None });
         self.rebalance();
         id
     }
@@ -217,10 +252,10 @@ impl Group {
             let owns = |share: &Share| share.owner == Some(*id);
             let waits = |share: &Share| share.heir == Some(*id) && !owns(share);
             Seen {
-                name: member.name.clone(),
+                name: member.terms.name.clone(),
                 owned: member.owned.iter().copied().collect(),
                 awaited: shares().filter(|(_, share)| waits(share)).map(|(partition, _)| partition).collect(),
-                in_flight: shares().filter(|(_, share)| owns(share)).map(|(_, share)| share.progress.in_flight()).sum(),
+                in_flight: self.in_flight_of(member),
             }
         };
         self.members.iter().map(seen).collect()
@@ -266,17 +301,17 @@ impl Group {
         let partition = self.choose(member, ready)?;
         let joined = self.members.get_mut(&member)?;
         joined.last = Some(partition);
-        let load = joined.mode == Mode::ExactlyOnceFrom;
+        let (load, by_key) = (joined.terms.mode == Mode::ExactlyOnceFrom, joined.terms.by_key);
         let number = self.next_fetch;
         self.next_fetch += 1;
         let share = self.share_mut(partition)?;
         share.fetch = Some(number);
+        let sight = by_key.then(|| share.progress.sight());
         let Wanted { from, until } = share.progress.next_fetch();
-        Some(Fetch { partition, from, until, load: load && share.load, member, number })
+        Some(Fetch { partition, from, until, load: load && share.load, sight, member, number })
     }
 
     /// The application has said where the partition goes on: the fetch does, unless it is stale.
-    #[expect(clippy::needless_pass_by_value, reason = "a fetch is used up")]
     pub(crate) fn loaded(&mut self, fetch: Fetch, position: u64) -> Option<Fetch> {
         let share = self.current(&fetch)?;
         share.progress.seek(position, Overtaken::Fenced);
@@ -288,27 +323,39 @@ impl Group {
     /// Hands out what was read. `None` when the fetch is stale: then nothing of it may be handed out.
     #[expect(clippy::needless_pass_by_value, reason = "a fetch is used up")]
     pub(crate) fn end_fetch(&mut self, fetch: Fetch, fetched: Fetched) -> Option<Delivered> {
-        let mode = self.members.get(&fetch.member)?.mode;
+        let settled = self.members.get(&fetch.member)?.terms.mode == Mode::AtMostOnce;
         let share = self.current(&fetch)?;
         share.fetch = None;
-        let (Fetched::Records { end, .. } | Fetched::Gap { end }) = fetched;
-        debug_assert!(fetch.until.is_none_or(|until| end <= until), "what follows a dropped range has its own owner");
-        let range = fetch.from..end;
-        let delivered = match fetched {
-            Fetched::Records { deadline, .. } if mode != Mode::AtMostOnce => {
-                Delivered { batch: Some(share.progress.delivered(range, deadline)), floor: None }
+        let within = |end: u64| fetch.until.is_none_or(|until| end <= until);
+        let mut blocked = None;
+        let (batch, floor) = match fetched {
+            Fetched::Records { end, deadline } if !settled => {
+                debug_assert!(within(end), "what follows a dropped range has its own owner");
+                (Some(share.progress.delivered(fetch.from..end, deadline)), None)
             }
-            _ => Delivered { batch: None, floor: share.progress.pass(range) },
+            Fetched::Records { end, .. } | Fetched::Gap { end } => {
+                debug_assert!(within(end), "what follows a dropped range has its own owner");
+                (None, share.progress.pass(fetch.from..end))
+            }
+            Fetched::Picked { picked, deadline } => {
+                let now = if picked.open { Blocked::Until(picked.reached) } else { Blocked::Full };
+                let batch = share.progress.delivered_keyed(picked, deadline);
+                blocked = batch.is_none().then_some(now);
+                (batch, None)
+            }
         };
         self.touched(fetch.partition);
-        Some(delivered)
+        if let Some(share) = self.share_mut(fetch.partition) {
+            share.blocked = blocked;
+        }
+        Some(Delivered { batch, floor })
     }
 
     /// Whether what a fetch reads could still be handed out.
     pub(crate) fn is_current(&self, fetch: &Fetch) -> bool {
-        self.members.get(&fetch.member).is_some_and(|member| {
+        self.members.get(&fetch.member).filter(|member| self.has_room(member)).is_some_and(|member| {
             self.share(fetch.partition)
-                .is_some_and(|share| share.fetch == Some(fetch.number) && share.serves(fetch.member, member.mode))
+                .is_some_and(|share| share.fetch == Some(fetch.number) && share.serves(fetch.member, member.terms.mode))
         })
     }
 
@@ -367,7 +414,7 @@ impl Group {
     ///
     /// Batches in flight from before can still be settled in the modes that may repeat, and are fenced in the others.
     pub(crate) fn seek(&mut self, member: MemberId, partition: u32, to: u64) -> Result<()> {
-        let overtaken = self.members.get(&member).ok_or(Error::Fenced)?.mode.overtaken();
+        let overtaken = self.members.get(&member).ok_or(Error::Fenced)?.terms.mode.overtaken();
         let share = self.owned_mut(member, partition)?;
         share.progress.seek(to, overtaken);
         share.fetch = None;
@@ -409,14 +456,34 @@ impl Group {
 
     fn choose(&self, id: MemberId, mut ready: impl FnMut(u32, u64) -> bool) -> Option<u32> {
         let member = self.members.get(&id)?;
-        let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, member.mode));
-        in_turn(&self.dropped, member.last).find(|partition| serves(*partition).is_some()).or_else(|| {
+        let mode = member.terms.mode;
+        if !self.has_room(member) {
+            return None;
+        }
+        let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, mode));
+        let free = |share: &Share| !member.terms.by_key || share.blocked.is_none();
+        in_turn(&self.dropped, member.last).find(|partition| serves(*partition).is_some_and(free)).or_else(|| {
             in_turn(&member.owned, member.last).find(|partition| {
-                serves(*partition).is_some_and(|share| {
-                    (member.mode == Mode::ExactlyOnceFrom && share.load) || ready(*partition, share.progress.position())
+                serves(*partition).is_some_and(|share| match share.blocked.filter(|_| member.terms.by_key) {
+                    Some(Blocked::Full) => false,
+                    Some(Blocked::Until(end)) => ready(*partition, end),
+                    None => {
+                        (mode == Mode::ExactlyOnceFrom && share.load) || ready(*partition, share.progress.position())
+                    }
                 })
             })
         })
+    }
+
+    /// Whether a member may have one more batch in flight.
+    fn has_room(&self, member: &Member) -> bool {
+        member.terms.max_in_flight == usize::MAX || self.in_flight_of(member) < member.terms.max_in_flight
+    }
+
+    /// Batches in flight of the partitions that a member owns: all of them are its own.
+    fn in_flight_of(&self, member: &Member) -> usize {
+        let in_flight = |partition: &u32| self.share(*partition).map_or(0, |share| share.progress.in_flight());
+        member.owned.iter().map(in_flight).sum()
     }
 
     fn rebalance(&mut self) {
@@ -432,6 +499,7 @@ impl Group {
     /// Draws the consequences of what has changed in a partition.
     fn touched(&mut self, partition: u32) {
         let Some(share) = self.shares.get_mut(partition as usize) else { return };
+        share.blocked = None;
         keep(&mut self.dropped, partition, share.progress.has_dropped());
         keep(&mut self.timed, partition, share.progress.next_deadline().is_some());
         hand_over(partition, share, &mut self.members);

@@ -4,11 +4,13 @@
 //! committed stands in the side log; a group's state begins with it and can be forgotten once [`Group::is_empty`].
 
 mod assignment;
+mod keyed;
 mod membership;
 mod progress;
 mod ranges;
 mod registry;
 
-pub(crate) use membership::{Fetch, Fetched, Group, MemberId, Mode, Seen};
+pub(crate) use keyed::{Picked, Picker, Sight};
+pub(crate) use membership::{Fetch, Fetched, Group, MemberId, Mode, Seen, Terms};
 pub(crate) use progress::BatchId;
 pub(crate) use registry::{GroupState, Registry};

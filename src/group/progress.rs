@@ -1,13 +1,14 @@
 //! How far a group has come in one partition.
 //!
 //! ```text
-//!        floor                                    frontier
-//!          v                                          v
-//!  settled | in flight | settled | dropped | in flight |  never delivered
+//!        floor                                                frontier
+//!          v                                                      v
+//!  settled | in flight | settled | dropped | held back | in flight |  never delivered
 //! ```
 //!
 //! Everything below the floor is settled without a gap: the floor is what a placemark may say. Everything below the
-//! frontier has been delivered once; what was dropped waits there to be delivered again. A batch's range begins where
+//! frontier has been delivered once, or was held back, since a record of the same key was in flight before it; what was
+//! dropped waits there to be delivered again. A batch's range begins where
 //! its reading began, not at its first record, and so covers the gaps that compaction leaves; ranges therefore always
 //! meet, and the floor moves over a gap only together with the batch that stepped over it.
 
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::keyed::{Picked, Sight};
 use super::ranges::Ranges;
 use crate::{Error, Result};
 
@@ -42,12 +44,27 @@ pub(crate) enum Overtaken {
 
 #[derive(Debug)]
 struct InFlight {
-    range: Range<u64>,
+    pieces: Pieces,
+    /// Hashes of its keys, if records of one key are to go one after the other.
+    keys: Vec<u64>,
     deadline: Option<Duration>,
     /// A seek came after it was delivered, and left it to the new frontier what is delivered again.
     overtaken: bool,
     /// A transaction is deciding on it: it can neither be taken back nor fenced any more.
     committing: bool,
+}
+
+/// The offsets of a batch, lowest first. Only where others are held back are there more than one range.
+#[derive(Debug)]
+struct Pieces {
+    first: Range<u64>,
+    others: Vec<Range<u64>>,
+}
+
+impl Pieces {
+    fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
 }
 
 /// Progress of one group in one partition.
@@ -59,6 +76,8 @@ pub(crate) struct Progress {
     settled: Ranges,
     /// To be delivered again.
     dropped: Ranges,
+    /// To be delivered once their keys are free.
+    held: Ranges,
     in_flight: BTreeMap<BatchId, InFlight>,
     /// The batches in flight that have a deadline and can be taken back.
     deadlines: BTreeSet<(Duration, BatchId)>,
@@ -73,6 +92,7 @@ impl Progress {
             frontier: at,
             settled: Ranges::default(),
             dropped: Ranges::default(),
+            held: Ranges::default(),
             in_flight: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             next_batch: 0,
@@ -90,17 +110,25 @@ impl Progress {
         self.next_fetch().from
     }
 
-    /// What to deliver next: the lowest dropped range, then what was never delivered.
+    /// What to deliver next: the lowest dropped range, then the lowest that was held back, then what was never delivered.
     pub(crate) fn next_fetch(&self) -> Wanted {
-        self.dropped.first().map_or(Wanted { from: self.frontier, until: None }, |range| Wanted {
-            from: range.start,
-            until: Some(range.end),
-        })
+        self.dropped.first().or_else(|| self.held.first()).map_or(
+            Wanted { from: self.frontier, until: None },
+            |range| Wanted { from: range.start, until: Some(range.end) },
+        )
     }
 
-    /// All that is to be delivered: what was dropped, then what was never delivered.
+    /// All that is to be delivered: what was dropped or held back, then what was never delivered.
     pub(crate) fn undelivered(&self) -> impl Iterator<Item = Range<u64>> {
-        self.dropped.iter().chain(std::iter::once(self.frontier..u64::MAX))
+        self.dropped.iter().chain(self.held.iter()).chain(std::iter::once(self.frontier..u64::MAX))
+    }
+
+    /// What there is to choose from, where records of one key go one after the other.
+    pub(crate) fn sight(&self) -> Sight {
+        let mut undelivered: Vec<Range<u64>> = self.undelivered().collect();
+        undelivered.sort_unstable_by_key(|range| range.start);
+        let busy = self.in_flight.values().flat_map(|batch| &batch.keys).copied().collect();
+        Sight { undelivered, busy }
     }
 
     /// Whether something waits to be delivered again.
@@ -122,12 +150,35 @@ impl Progress {
     /// record, at the latest where a dropped range ends.
     pub(crate) fn delivered(&mut self, range: Range<u64>, deadline: Option<Duration>) -> BatchId {
         self.step_over(&range);
+        self.sent(Pieces { first: range, others: Vec::new() }, Vec::new(), deadline)
+    }
+
+    /// What was chosen of [what there is](Self::sight) was handed out, if it was anything: the batch is in flight, what has
+    /// no records any more is settled, and what else was looked at is held back.
+    pub(crate) fn delivered_keyed(&mut self, picked: Picked, deadline: Option<Duration>) -> Option<BatchId> {
+        let Picked { pieces, keys, gaps, reached, .. } = picked;
+        if reached > self.frontier {
+            self.held.insert(self.frontier..reached);
+            self.frontier = reached;
+        }
+        for range in pieces.iter().chain(&gaps) {
+            self.step_over(range);
+        }
+        for gap in gaps {
+            self.count(gap);
+        }
+        let mut pieces = pieces.into_iter();
+        let first = pieces.next()?;
+        Some(self.sent(Pieces { first, others: pieces.collect() }, keys, deadline))
+    }
+
+    fn sent(&mut self, pieces: Pieces, keys: Vec<u64>, deadline: Option<Duration>) -> BatchId {
         let id = BatchId(self.next_batch);
         self.next_batch += 1;
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        self.in_flight.insert(id, InFlight { range, deadline, overtaken: false, committing: false });
+        self.in_flight.insert(id, InFlight { pieces, keys, deadline, overtaken: false, committing: false });
         id
     }
 
@@ -142,10 +193,17 @@ impl Progress {
     /// written before anything depends on it.
     pub(crate) fn settles_to(&self, id: BatchId) -> Result<Option<u64>> {
         let batch = self.in_flight.get(&id).ok_or(Error::Fenced)?;
-        if !batch.counts() || batch.range.start > self.floor || batch.range.end <= self.floor {
+        if !batch.counts() {
             return Ok(None);
         }
-        Ok(Some(self.settled.reach(batch.range.end)))
+        let mut at = self.floor;
+        for piece in batch.pieces.iter().filter(|piece| piece.end > self.floor) {
+            if piece.start > at {
+                break;
+            }
+            at = self.settled.reach(piece.end);
+        }
+        Ok((at > self.floor).then_some(at))
     }
 
     /// From here on the batch is neither taken back by a deadline nor fenced by a seek, until it is settled or
@@ -162,7 +220,13 @@ impl Progress {
     /// A batch has been processed. Answers the new floor if it moved; `Fenced` when the batch is not in flight.
     pub(crate) fn settle(&mut self, id: BatchId) -> Result<Option<u64>> {
         let batch = self.take(id).ok_or(Error::Fenced)?;
-        Ok(if batch.counts() { self.count(batch.range) } else { None })
+        let before = self.floor;
+        if batch.counts() {
+            for piece in batch.pieces.iter() {
+                self.count(piece.clone());
+            }
+        }
+        Ok((self.floor > before).then_some(self.floor))
     }
 
     /// A batch was given back unprocessed: it is delivered again. Answers whether it was in flight; if not, nothing
@@ -170,7 +234,7 @@ impl Progress {
     pub(crate) fn drop_batch(&mut self, id: BatchId) -> bool {
         let Some(batch) = self.take(id) else { return false };
         if !batch.overtaken {
-            self.dropped.insert(batch.range);
+            batch.pieces.iter().for_each(|piece| self.dropped.insert(piece.clone()));
         }
         true
     }
@@ -195,6 +259,7 @@ impl Progress {
         self.frontier = to;
         self.settled.clear();
         self.dropped.clear();
+        self.held.clear();
         if overtaken == Overtaken::Fenced {
             self.in_flight.retain(|_, batch| batch.committing);
             self.deadlines.clear();
@@ -208,6 +273,7 @@ impl Progress {
         debug_assert!(range.start < range.end, "a range that was read is not empty");
         debug_assert!(range.start <= self.frontier, "reading began at a position that was wanted");
         self.dropped.remove(range);
+        self.held.remove(range);
         self.frontier = self.frontier.max(range.end);
     }
 

@@ -62,16 +62,10 @@ impl Ranges {
         }
     }
 
-    /// The first offset at or after `from` that is not in the set, if everything below `from` were.
+    /// The first offset at or after `from` that is not in the set.
     pub(crate) fn reach(&self, from: u64) -> u64 {
-        let mut at = from;
-        for (&start, &end) in &self.0 {
-            if start > at {
-                break;
-            }
-            at = at.max(end);
-        }
-        at
+        let before = self.0.range(..=from).next_back();
+        before.map_or(from, |(_, &end)| end.max(from))
     }
 
     /// Takes out every range that begins at or below `from` and says how far they reach, as [`reach`](Self::reach).

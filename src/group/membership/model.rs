@@ -11,14 +11,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::super::keyed::Picker;
 use super::*;
 
 /// Records in each partition.
 const END: u64 = 60;
 
+/// Keys in each partition, of records in turn.
+const KEYS: u64 = 5;
+
 #[derive(Debug, Clone)]
 enum Step {
-    Join(Mode),
+    Join { mode: Mode, max_in_flight: usize, by_key: bool },
     Leave(Index),
     Grow,
     Begin(Index),
@@ -34,7 +38,8 @@ enum Step {
 fn steps(mode: impl Strategy<Value = Mode> + 'static) -> impl Strategy<Value = Vec<Step>> {
     let index = any::<Index>;
     let step = prop_oneof![
-        2 => mode.prop_map(Step::Join),
+        2 => (mode, prop_oneof![Just(usize::MAX), 1..4usize], any::<bool>())
+            .prop_map(|(mode, max_in_flight, by_key)| Step::Join { mode, max_in_flight, by_key }),
         1 => index().prop_map(Step::Leave),
         1 => Just(Step::Grow),
         8 => index().prop_map(Step::Begin),
@@ -53,10 +58,10 @@ fn steps(mode: impl Strategy<Value = Mode> + 'static) -> impl Strategy<Value = V
 /// What the application and the disk would know.
 struct World {
     group: Group,
-    members: BTreeMap<MemberId, Mode>,
+    members: BTreeMap<MemberId, Terms>,
     fetches: Vec<Fetch>,
-    /// Every batch ever handed out.
-    batches: Vec<(u32, BatchId, std::ops::Range<u64>)>,
+    /// Every batch ever handed out, with the offsets of its records.
+    batches: Vec<(u32, BatchId, Vec<u64>)>,
     /// How often each record was settled.
     settled: BTreeMap<(u32, u64), u32>,
     floors: Vec<u64>,
@@ -79,7 +84,7 @@ impl World {
         (!members.is_empty()).then(|| members[index.index(members.len())])
     }
 
-    fn batch(&self, index: &Index) -> Option<(u32, BatchId, std::ops::Range<u64>)> {
+    fn batch(&self, index: &Index) -> Option<(u32, BatchId, Vec<u64>)> {
         (!self.batches.is_empty()).then(|| self.batches[index.index(self.batches.len())].clone())
     }
 
@@ -87,8 +92,8 @@ impl World {
         self.group.shares.iter().map(|share| share.owner).collect()
     }
 
-    fn count(&mut self, partition: u32, range: std::ops::Range<u64>) {
-        range.for_each(|offset| *self.settled.entry((partition, offset)).or_default() += 1);
+    fn count(&mut self, partition: u32, offsets: impl IntoIterator<Item = u64>) {
+        offsets.into_iter().for_each(|offset| *self.settled.entry((partition, offset)).or_default() += 1);
     }
 
     fn moved(&mut self, partition: u32, floor: Option<u64>) -> Result<(), TestCaseError> {
@@ -103,18 +108,28 @@ impl World {
 
     fn end(&mut self, fetch: Fetch, len: u64, deadline: Option<u64>) -> Result<(), TestCaseError> {
         let (partition, from, member) = (fetch.partition, fetch.from, fetch.member);
+        let deadline = deadline.map(Duration::from_secs);
         let end = fetch.until.unwrap_or(END).min(from + len);
-        if end <= from {
+        let (mut fetch, mut offsets) = (fetch, (from..end).collect::<Vec<u64>>());
+        let mut fetched = Fetched::Records { end, deadline };
+        if let Some(sight) = fetch.sight.take() {
+            let mut picker = Picker::new(sight, usize::try_from(len).unwrap());
+            offsets = (0..END).filter(|offset| picker.offer(*offset, Some(offset % KEYS))).collect();
+            fetched = Fetched::Picked { picked: picker.finish(END), deadline };
+        } else if end <= from {
             return Ok(());
         }
-        let allowed = self.group.owns(member, partition) && self.group.shares[partition as usize].heir == Some(member);
-        let deadline = deadline.map(Duration::from_secs);
-        let Some(delivered) = self.group.end_fetch(fetch, Fetched::Records { end, deadline }) else { return Ok(()) };
+        let share = &self.group.shares[partition as usize];
+        let allowed = share.owner == Some(member) && share.heir == Some(member);
+        let busy = share.progress.sight().busy;
+        let picked = matches!(fetched, Fetched::Picked { .. });
+        let Some(delivered) = self.group.end_fetch(fetch, fetched) else { return Ok(()) };
         prop_assert!(allowed, "handed out what is not the member's, or not for long");
+        prop_assert!(!picked || offsets.iter().all(|offset| !busy.contains(&(offset % KEYS))), "a key twice in flight");
         match delivered.batch {
-            Some(batch) => self.batches.push((partition, batch, from..end)),
+            Some(batch) => self.batches.push((partition, batch, offsets)),
             None => {
-                self.count(partition, from..end);
+                self.count(partition, offsets);
                 self.moved(partition, delivered.floor)?;
             }
         }
@@ -123,8 +138,10 @@ impl World {
 
     fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Join(mode) => {
-                self.members.insert(self.group.join(mode), mode);
+            Step::Join { mode, max_in_flight, by_key } => {
+                let by_key = by_key && mode == Mode::AtLeastOnce;
+                let terms = Terms { mode, name: None, max_in_flight, by_key };
+                self.members.insert(self.group.join(terms.clone()), terms);
             }
             Step::Leave(index) => {
                 if let Some(member) = self.member(&index) {
@@ -146,10 +163,10 @@ impl World {
                 self.end(fetch, len, deadline)?;
             }
             Step::Settle(index) => {
-                if let Some((partition, batch, range)) = self.batch(&index)
+                if let Some((partition, batch, offsets)) = self.batch(&index)
                     && let Ok(floor) = self.group.settle(partition, batch)
                 {
-                    self.count(partition, range);
+                    self.count(partition, offsets);
                     self.moved(partition, floor)?;
                 }
             }
@@ -195,7 +212,11 @@ impl World {
             prop_assert!(idle || !moved, "moved with a batch in flight");
             prop_assert!(!idle || share.owner == share.heir, "nothing is in flight, and the heir still waits");
             let mode = holder.and_then(|owner| self.members.get(&owner));
-            prop_assert!(mode.is_none_or(|mode| !mode.one_at_a_time()) || share.progress.in_flight() <= 1);
+            prop_assert!(mode.is_none_or(|terms| !terms.mode.one_at_a_time()) || share.progress.in_flight() <= 1);
+        }
+        for (member, terms) in &self.members {
+            let in_flight = self.group.in_flight_of(&self.group.members[member]);
+            prop_assert!(in_flight <= terms.max_in_flight, "{in_flight} in flight");
         }
         let heirs = |member: &MemberId| self.group.shares.iter().filter(|share| share.heir == Some(*member)).count();
         let counts: Vec<usize> = self.members.keys().map(heirs).collect();
@@ -207,7 +228,7 @@ impl World {
     }
 
     /// Everybody goes, what is in flight is dropped, and one new member reads to the end.
-    fn drain(&mut self, mode: Mode) -> Result<(), TestCaseError> {
+    fn drain(&mut self, mode: Mode, by_key: bool) -> Result<(), TestCaseError> {
         for member in std::mem::take(&mut self.members).into_keys() {
             self.group.leave(member);
         }
@@ -215,30 +236,28 @@ impl World {
             self.group.drop_batch(partition, batch);
         }
         prop_assert!(self.group.is_empty());
-        let last = self.group.join(mode);
+        let last = self.group.join(Terms { by_key, ..mode.into() });
         // Each fetch settles a record at least.
         for _ in 0..=END * self.floors.len() as u64 {
             let Some(fetch) = self.group.begin_fetch(last, |_, from| from < END) else { break };
-            let (partition, from, end) = (fetch.partition, fetch.from, fetch.until.unwrap_or(END).min(fetch.from + 7));
-            let delivered = self.group.end_fetch(fetch, Fetched::Records { end, deadline: None });
-            let delivered = delivered.expect("nothing came between");
-            let floor = match delivered.batch {
-                Some(batch) => self.group.settle(partition, batch).expect("it is in flight"),
-                None => delivered.floor,
-            };
-            self.count(partition, from..end);
-            self.moved(partition, floor)?;
+            let (partition, known) = (fetch.partition, self.batches.len());
+            self.end(fetch, 7, None)?;
+            for (_, batch, offsets) in self.batches.split_off(known) {
+                let floor = self.group.settle(partition, batch).expect("it is in flight");
+                self.count(partition, offsets);
+                self.moved(partition, floor)?;
+            }
         }
         Ok(())
     }
 
-    fn run(&mut self, steps: Vec<Step>, last: Mode) -> Result<(), TestCaseError> {
+    fn run(&mut self, steps: Vec<Step>, last: Mode, last_by_key: bool) -> Result<(), TestCaseError> {
         for step in steps {
             let before = self.owners();
             self.apply(step)?;
             self.check(&before)?;
         }
-        self.drain(last)?;
+        self.drain(last, last_by_key)?;
         prop_assert!(self.floors.iter().all(|floor| *floor == END), "{:?}", self.floors);
         // A batch that was taken back or dropped is fenced, so that a settlement that was accepted is the only one.
         let all =
@@ -253,7 +272,8 @@ proptest! {
     fn every_record_is_settled_once_whoever_comes_and_goes(
         steps in steps(prop_oneof![Just(Mode::AtMostOnce), Just(Mode::AtLeastOnce), Just(Mode::ExactlyOnce)]),
         last in prop_oneof![Just(Mode::AtMostOnce), Just(Mode::AtLeastOnce), Just(Mode::ExactlyOnce)],
+        last_by_key in any::<bool>(),
     ) {
-        World::new().run(steps, last)?;
+        World::new().run(steps, last, last_by_key && last == Mode::AtLeastOnce)?;
     }
 }

@@ -375,3 +375,70 @@ fn the_applications_position_is_not_taken_for_a_partition_that_has_moved_on() {
     let fetch = begin(&mut group, member).unwrap();
     assert_eq!((fetch.from, fetch.load), (5, false), "who seeks after the assignment means it");
 }
+
+/// Of these records of partition 0, with their keys, those that may be given now.
+fn poll_by_key(group: &mut Group, member: MemberId, records: &[(u64, u64)]) -> Option<(Vec<u64>, Option<BatchId>)> {
+    let end = records.last().map_or(0, |(offset, _)| offset + 1);
+    let mut fetch = group.begin_fetch(member, |_, from| from != end)?;
+    let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+    let taken = records.iter().filter(|(offset, key)| picker.offer(*offset, Some(*key))).map(|it| it.0).collect();
+    let fetched = Fetched::Picked { picked: picker.finish(end), deadline: None };
+    let delivered = group.end_fetch(fetch, fetched).unwrap();
+    Some((taken, delivered.batch))
+}
+
+#[test]
+fn records_of_a_key_in_flight_wait_and_are_not_looked_for_until_something_has_changed() {
+    let mut group = Group::new([0]);
+    let member = group.join(Terms { by_key: true, ..Mode::AtLeastOnce.into() });
+    let mut records = vec![(0, 7), (1, 7), (2, 8)];
+    let (taken, first) = poll_by_key(&mut group, member, &records).unwrap();
+    assert_eq!(taken, [0]);
+    let (taken, other) = poll_by_key(&mut group, member, &records).unwrap();
+    assert_eq!(taken, [2]);
+    assert_eq!(poll_by_key(&mut group, member, &records), Some((vec![], None)));
+    assert!(poll_by_key(&mut group, member, &records).is_none(), "it is known that all have to wait");
+    assert_eq!(group.settle(0, other.unwrap()).unwrap(), None);
+    assert_eq!(poll_by_key(&mut group, member, &records), Some((vec![], None)));
+
+    records.push((3, 9));
+    let (taken, _) = poll_by_key(&mut group, member, &records).expect("there is more");
+    assert_eq!(taken, [3]);
+    assert_eq!(poll_by_key(&mut group, member, &records), Some((vec![], None)));
+    assert_eq!(group.settle(0, first.unwrap()).unwrap(), Some(1));
+    let (taken, second) = poll_by_key(&mut group, member, &records).unwrap();
+    assert_eq!(taken, [1]);
+    assert_eq!(group.settle(0, second.unwrap()).unwrap(), Some(3));
+}
+
+#[test]
+fn what_waits_for_its_key_does_not_keep_other_partitions_from_their_turn() {
+    let mut group = Group::new([0, 0]);
+    let member = group.join(Terms { by_key: true, ..Mode::AtLeastOnce.into() });
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let mut fetch = begin(&mut group, member).unwrap();
+        // Of every second record the key is in flight.
+        let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+        let taken = (0..100).find(|at| picker.offer(*at, Some(if at % 2 == 0 { 0 } else { *at }))).unwrap();
+        served.push((fetch.partition, taken));
+        let fetched = Fetched::Picked { picked: picker.finish(100), deadline: None };
+        group.end_fetch(fetch, fetched).unwrap();
+    }
+    assert_eq!(served, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 3), (1, 3)]);
+}
+
+#[test]
+fn no_more_is_in_flight_than_the_member_asked_for() {
+    let mut group = Group::new([0, 0]);
+    let member = group.join(Terms { max_in_flight: 2, ..Mode::AtLeastOnce.into() });
+    let first = poll(&mut group, member).unwrap();
+    let second = poll(&mut group, member).unwrap();
+    assert_eq!((first.0, second.0), (0, 1), "of all its partitions together");
+    assert!(poll(&mut group, member).is_none());
+    group.drop_batch(second.0, second.1);
+    assert!(poll(&mut group, member).is_some());
+    assert!(poll(&mut group, member).is_none());
+    group.settle(first.0, first.1).unwrap();
+    assert!(poll(&mut group, member).is_some());
+}
