@@ -5,10 +5,11 @@
 #[expect(dead_code, reason = "every benchmark uses its own part of it")]
 mod common;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use placemark::{Durability, Log, LogOptions};
+use placemark::{AtLeastOnce, Batch, Durability, Log, LogOptions, Record};
 
 use common::limits::Synced;
 use common::{Contest, Subject, subject, timed};
@@ -33,6 +34,35 @@ fn at_least_once(durability: Durability, iterations: u64) -> Duration {
     let subject = filled(durability, iterations);
     let mut consumer = subject.log.consumer("group").max_poll_records(1).at_least_once().unwrap();
     timed(|| (0..iterations).for_each(|_| consumer.poll(WAIT).unwrap().unwrap().commit().unwrap()))
+}
+
+/// A log of at least `count` records, of a thousand keys in turn.
+fn keyed(count: u64) -> Subject {
+    let subject = subject(Durability::Os, LogOptions::new());
+    subject.log.append_batch((0..count).map(|number| Record::new(VALUE).key((number % 1000).to_string()))).unwrap();
+    subject
+}
+
+/// By batches, eight of them in flight; the order of each key is kept, or not.
+fn beside(by_key: bool, records: usize, iterations: u64) -> Duration {
+    let subject = keyed(iterations);
+    let builder = subject.log.consumer("group").max_poll_records(records);
+    let mut consumer = if by_key { builder.by_key() } else { builder }.at_least_once().unwrap();
+    timed(|| {
+        let (mut left, mut in_flight) = (iterations, VecDeque::new());
+        while left > 0 {
+            if in_flight.len() == 8 {
+                in_flight.pop_front().map(Batch::<AtLeastOnce>::commit).unwrap().unwrap();
+            }
+            match consumer.poll(Duration::ZERO).unwrap() {
+                Some(batch) => {
+                    left = left.saturating_sub(batch.len() as u64);
+                    in_flight.push_back(batch);
+                }
+                None => in_flight.pop_front().map(Batch::<AtLeastOnce>::commit).unwrap().unwrap(),
+            }
+        }
+    })
 }
 
 /// Each record read becomes one of another log.
@@ -76,6 +106,12 @@ fn consume(criterion: &mut Criterion) {
         .way("at most once", |n| at_most_once(Durability::Sync, n))
         .way("pwrite + fdatasync", |n| raw.write(n, VALUE))
         .hold(criterion);
+    for records in [1, 100] {
+        Contest::new(format!("read and commit a keyed record, {records} to a batch, 8 batches beside"), 9, 100_000)
+            .way("placemark, by key", |n| beside(true, records, n))
+            .way("placemark, in any order", |n| beside(false, records, n))
+            .hold(criterion);
+    }
     for (name, durability) in [("Os", Durability::Os), ("Sync", Durability::Sync)] {
         Contest::new(format!("read one record, write one, commit exactly once, {name}"), 9, 50)
             .way("placemark", |n| exactly_once(durability, n))

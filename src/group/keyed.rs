@@ -7,6 +7,7 @@
 //! delivered.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 /// Records that are looked at, from the first that is to be delivered: so far may others go past one that is held back,
@@ -19,7 +20,27 @@ pub(crate) struct Sight {
     /// The offsets that are to be delivered, lowest first; the last range has no end.
     pub(crate) undelivered: Vec<Range<u64>>,
     /// Hashes of the keys that are in flight.
-    pub(crate) busy: HashSet<u64>,
+    pub(crate) busy: HashSet<u64, BuildHasherDefault<Hashed>>,
+}
+
+/// Passes on what is a hash already.
+#[derive(Debug, Default)]
+pub(crate) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 /// What was chosen.

@@ -93,7 +93,7 @@ proptest! {
             .collect();
 
         let offered: Vec<_> = records.iter().map(|(offset, key)| (*offset, *key)).collect();
-        let sight = Sight { undelivered: undelivered.clone(), busy: busy.clone() };
+        let sight = Sight { undelivered: undelivered.clone(), busy: busy.iter().copied().collect() };
         let (taken, picked) = pick(sight, most, &offered, end);
         prop_assert_eq!(&taken, &expected);
 
