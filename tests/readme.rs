@@ -21,6 +21,14 @@ fn links_to_files_lead_somewhere() {
     }
 }
 
+#[test]
+fn the_table_of_the_comparison_stands_between_its_marks() {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("<!-- benches/peers begins -->\n").expect("where the table begins");
+    let (table, _) = rest.split_once("<!-- benches/peers ends -->\n").expect("where the table ends");
+    assert!(table.contains("| **placemark** |"));
+}
+
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).expect("a file of the package")
 }
