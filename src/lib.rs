@@ -79,6 +79,7 @@ pub mod chapters {
     pub mod format {}
 }
 
+mod broken;
 mod consumer;
 mod error;
 mod format;

@@ -13,7 +13,7 @@ use std::path::Path;
 /// A floor lists rooms (directories or files of src), or single files of a room that belong on another floor than the
 /// rest of it; the longest name counts.
 const FLOORS: &[&[&str]] = &[
-    &["error", "types", "options", "record", "sync"],
+    &["error", "types", "options", "record", "sync", "broken"],
     &["format"],
     &["storage"],
     &["segment"],

@@ -21,6 +21,7 @@ pub use group::{Group, GroupMember, GroupPlacemark};
 pub use mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
 pub use reset::{Reset, ResetPlan};
 
+use crate::broken::broken;
 use crate::group::{Fetch, Fetched, MemberId, Mode, Picked, Sight};
 use crate::partition::Cursor;
 use crate::storage::{Deadline, Signal};
@@ -444,7 +445,9 @@ impl<M> Consumer<M> {
         drop(members);
         if let Some(commit) = commit {
             // Before the application sees it: from here on a crash loses it rather than repeat it.
-            commit.wait()?;
+            if !broken("handed out early") {
+                commit.wait()?;
+            }
         }
         let skipped = self.skipped.remove(&partition).unwrap_or_default();
         Ok(Some(Batch::new(&self.subscription, partition, delivered.batch, entries, range, skipped)))

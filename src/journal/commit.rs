@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
+use crate::broken::broken;
 use crate::format::{DecidedPlacemark, Decision, Part};
 use crate::partition::{Encoded, Fence, Held, PartitionCore, lock};
 use crate::placemarks::{PlacemarkKey, SideLog};
@@ -185,7 +186,10 @@ impl Journal {
         let decisions = self.assign(turn, &held);
         let bases: Vec<Vec<u64>> =
             decisions.iter().map(|decision| decision.parts.iter().map(|part| part.base).collect()).collect();
-        let durable = turn.iter().any(|waiting| waiting.work.durable);
+        if broken("placemark before decision") {
+            let _ = decisions.iter().flat_map(|it| &it.placemarks).try_for_each(|it| self.side.decided(it));
+        }
+        let durable = turn.iter().any(|waiting| waiting.work.durable) && !broken("decision unsynced");
         if let Err(error) = self.decide(&decisions, durable).and_then(|()| apply(turn, &mut held)) {
             return Err(Refused { partition: None, error: self.latch(held, error) });
         }
@@ -243,7 +247,7 @@ impl Journal {
     /// The decision: one record each, one sync for all.
     fn decide(&self, decisions: &[Decision], durable: bool) -> Result<()> {
         let mut last = None;
-        for decision in decisions {
+        for decision in decisions.iter().filter(|_| !broken("no decision")) {
             last = Some(self.partition.append_unsynced(&Record::new(decision.encode()))?);
         }
         match last {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::broken::broken;
 use crate::error::At;
 use crate::format::{Ident, Manifest, Part, ProducersMark, RecoveryPoint, State};
 use crate::partition::leader::Leader;
@@ -126,7 +127,9 @@ impl PartitionCore {
             }
             manifest.state = State::Open(self.env.identity);
             manifest.ceiling = ceiling_for(durability, next);
-            self.write_manifest(&manifest)?;
+            if !broken("marker kept") {
+                self.write_manifest(&manifest)?;
+            }
             Ok(writer)
         })?;
         let mut appender = self.lock_appender();
@@ -183,6 +186,10 @@ impl PartitionCore {
         let awake = self.lock_appender().writer.is_some();
         if !awake {
             return self.latch.check();
+        }
+        if broken("marker early") {
+            manifest.state = State::Clean;
+            self.write_manifest(manifest)?;
         }
         self.checkpoint_locked(manifest)?;
         self.latch.guard(&self.dir, || {

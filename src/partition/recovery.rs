@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::broken::broken;
 use crate::error::At;
 use crate::format::{DecodeError, Ident, Manifest, State, frame_len};
 use crate::partition::producers::Producers;
@@ -48,7 +49,7 @@ pub(super) fn recover(
         env.report.recovered();
         let survived = env.identity.survives(&identity) && !walked.torn;
         replay(env, ident, dir, floor, settings, &mut manifest, &mut producers)?;
-        if let (Some(ceiling), false) = (manifest.ceiling, survived) {
+        if let (Some(ceiling), false) = (manifest.ceiling, survived || broken("ceiling ignored")) {
             manifest.recovery.next = manifest.recovery.next.max(ceiling);
         }
         changed = true;
@@ -151,7 +152,7 @@ fn tidy(env: &Env, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<u64, Path
             storage.remove_file(&path).at(&path)?;
         }
     }
-    if !superseded.is_empty() {
+    if !superseded.is_empty() && !broken("left over removed early") {
         // A process that died may have left the manifest's name unsynced. Were these gone, and power loss brought back the
         // manifest that lists them, they would be missing.
         storage.sync_dir(dir).at(dir)?;
@@ -301,7 +302,7 @@ impl Walk<'_> {
                 .filter(|frame| frame.base(segment.base) == this.extent.end && frame.is_intact(segment.seed));
             let Some(frame) = frame else { break };
             this.vouched = this.vouched.max(Pos(frame.header.durable));
-            if let Some(stamp) = frame.header.producer(frame.bytes) {
+            if let Some(stamp) = frame.header.producer(frame.bytes).filter(|_| !broken("stamps ignored")) {
                 producers.found(&stamp, this.extent.end, frame.header.span);
             }
             this.extent = Extent {
@@ -322,7 +323,7 @@ impl Walk<'_> {
             return Ok(Verdict::End { torn: false });
         }
         let behind = self.look_behind(this, &later)?;
-        if !behind.vouched {
+        if !behind.vouched || broken("vouchers ignored") {
             self.report_cut(this, here, &later)?;
             // A process that dies leaves at most its last frame unfinished; an intact one behind it means that a page
             // was lost.
@@ -393,7 +394,7 @@ impl Walk<'_> {
         let last_vouched = walked.iter().rposition(|this| this.vouched >= FIRST_FRAME);
         for (at, this) in walked.iter().enumerate() {
             let path = &this.segment.path;
-            if at + 1 == walked.len() || !this.bad {
+            if (at + 1 == walked.len() || !this.bad) && !broken("tail left") {
                 // What lies behind the last frame is gone, durably, before anything is appended there. What salvage
                 // stepped over stays.
                 this.file.set_len(u64::from(this.extent.pos.0)).at(path)?;
@@ -403,6 +404,9 @@ impl Walk<'_> {
                 _ => this.vouched,
             };
             let from = if this.segment.base == manifest.active { from.max(manifest.recovery.pos) } else { from };
+            if broken("tail not rewritten") {
+                continue;
+            }
             rewrite(this.file.as_ref(), path, from, this.extent.pos)?;
             this.file.sync().at(path)?;
         }
@@ -413,11 +417,17 @@ impl Walk<'_> {
     fn settle(&self, walked: Vec<Walked>, manifest: &mut Manifest) -> Result<()> {
         let storage = self.env.storage.as_ref();
         let last = walked.last().map(|this| this.segment.base);
+        let mut removed = false;
         for (base, path) in self.tail {
             if !walked.iter().any(|this| this.segment.base == *base) {
                 storage.remove_file(path).at(path)?;
                 remove_index(storage, path)?;
+                removed = true;
             }
+        }
+        if removed && !broken("given up unsynced") {
+            // Were they to come back beside the clean manifest that follows, they would be segments it does not know.
+            storage.sync_dir(self.dir).at(self.dir)?;
         }
         for this in walked {
             let base = this.segment.base;
@@ -496,7 +506,7 @@ fn replay(
     producers: &mut Producers,
 ) -> Result<bool> {
     let missing = floor.parts.iter().filter(|part| part.base >= manifest.recovery.next).collect::<Vec<_>>();
-    if missing.is_empty() {
+    if missing.is_empty() || broken("journal not replayed") {
         return Ok(false);
     }
     let storage = env.storage.as_ref();

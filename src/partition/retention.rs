@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::Result;
+use crate::broken::broken;
 use crate::error::At;
 use crate::format::SealedSegment;
 use crate::partition::{PartitionCore, lock};
@@ -40,6 +41,9 @@ impl PartitionCore {
         let floor = manifest.sealed.iter().take(count).map(|segment| segment.end).max().unwrap_or(0);
         self.cover(&mut manifest, floor)?;
         let gone: Vec<SealedSegment> = manifest.sealed.drain(..count).collect();
+        if broken("removed before the manifest") {
+            return self.remove(&gone);
+        }
         self.latch.guard(&self.dir, || self.write_manifest(&manifest))?;
         self.drop_snapshots(&snapshots, &manifest);
         self.replace_segments(|list| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::broken::broken;
 use crate::error::At;
 use crate::format::{Manifest, RecoveryPoint};
 use crate::partition::{Appender, PartitionCore, lock};
@@ -43,7 +44,7 @@ impl PartitionCore {
         if let Some(full) = appender.writer.replace(next) {
             appender.rolled.push(full.finish());
         }
-        appender.names_unsynced = true;
+        appender.names_unsynced = !broken("segment name unsynced");
         // Readers go on from a segment to the next one once its last position is set, which it is by now.
         self.replace_segments(|list| list.push(segment));
         Ok(())
@@ -131,7 +132,9 @@ impl PartitionCore {
         // Taken before the sync, which then makes durable all that it knows of.
         let copy = self.copy_producers(active);
         self.latch.guard(&self.dir, || {
-            self.sync_written()?;
+            if !broken("sealed unsynced") {
+                self.sync_written()?;
+            }
             // A segment may have been rolled in the meantime: only those noted above are sealed now, and the one that
             // was active then is the first of the tail.
             for full in &rolled {
@@ -209,6 +212,7 @@ impl PartitionCore {
         };
         if let Some(Noted { segment, extent, .. }) = &noted
             && segment.durable() < extent.pos
+            && !broken("recovery point early")
         {
             self.sync_written()?;
         }
@@ -219,6 +223,9 @@ impl PartitionCore {
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         let path = self.dir.join(MANIFEST);
         replace(self.env.storage.as_ref(), &path, &manifest.encode())?;
+        if broken("manifest name unsynced") {
+            return Ok(());
+        }
         self.env.storage.sync_dir(&self.dir).at(&self.dir)
     }
 }

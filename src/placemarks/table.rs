@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::broken::broken;
 use crate::format::{SideKey, SideValue};
 use crate::placemarks::catalog::Catalog;
 use crate::types::{GroupId, LogId, Millis};
@@ -199,7 +200,7 @@ impl Table {
 
     /// Whether a version is newer than all that have a record.
     pub(super) fn is_newer(&self, key: PlacemarkKey, version: u64) -> bool {
-        self.placemarks.get(&key).is_none_or(|slot| version > slot.written)
+        self.placemarks.get(&key).is_none_or(|slot| version > slot.written || broken("versions ignored"))
     }
 
     /// A placemark has been written, which does not show it yet.

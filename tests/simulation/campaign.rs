@@ -14,11 +14,19 @@ use crate::run::Counts;
 /// One kind of trouble.
 pub(crate) struct Campaign {
     pub(crate) name: &'static str,
-    /// How much of it there is to be by default.
-    pub(crate) goal: u64,
+    pub(crate) goal: Goal,
     pub(crate) counted: &'static str,
     pub(crate) count: fn(&Counts) -> &AtomicU64,
     pub(crate) run: fn(u64, &Counts) -> Result<(), String>,
+}
+
+/// When a campaign is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    /// There was so much trouble, and nothing wrong was found.
+    Enough(u64),
+    /// Something wrong was found, as it must be within so many runs: the disk lies.
+    FoundOut(u64),
 }
 
 /// What was asked for on the command line.
@@ -80,8 +88,12 @@ impl Plan {
             return true;
         }
         let (counts, next, failed) = (Counts::default(), AtomicU64::new(self.from), AtomicBool::new(false));
-        let goal = campaign.goal * if self.long { 10 } else { 1 };
-        let cores = self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        let (goal, seeds, cores) = match campaign.goal {
+            Goal::Enough(goal) => (goal * if self.long { 10 } else { 1 }, self.seeds, self.cores()),
+            // One after the other, so that the count is the same every time.
+            Goal::FoundOut(seeds) => (u64::MAX, Some(seeds), 1),
+        };
+        let must_fail = matches!(campaign.goal, Goal::FoundOut(_));
         let busy: Vec<Mutex<Option<(u64, Instant)>>> = (0..cores).map(|_| Mutex::default()).collect();
         let started = Instant::now();
         note_panics();
@@ -90,7 +102,7 @@ impl Plan {
             let work = |busy: &Mutex<Option<(u64, Instant)>>| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = match self.seeds {
+                    let enough = match seeds {
                         Some(seeds) => seed >= self.from + seeds,
                         None => (campaign.count)(counts).load(Ordering::Relaxed) >= goal,
                     };
@@ -100,7 +112,9 @@ impl Plan {
                     *busy.lock().unwrap() = Some((seed, Instant::now()));
                     if let Err(wrong) = run_caught(campaign, seed, counts) {
                         failed.store(true, Ordering::Relaxed);
-                        report(campaign, seed, &wrong);
+                        if !must_fail {
+                            report(campaign, seed, &wrong);
+                        }
                     }
                     *busy.lock().unwrap() = None;
                 }
@@ -113,16 +127,20 @@ impl Plan {
                 }
             }
         });
-        let (done, seeds) = ((campaign.count)(&counts).load(Ordering::Relaxed), next.into_inner() - self.from);
-        let seeds = seeds.saturating_sub(cores as u64).max(1);
-        println!(
-            "simulation: {}: {done} {} in {seeds} runs from seed {}, {} s",
-            campaign.name,
-            campaign.counted,
-            self.from,
-            started.elapsed().as_secs()
-        );
-        !failed.into_inner()
+        let (done, runs) = ((campaign.count)(&counts).load(Ordering::Relaxed), next.into_inner() - self.from);
+        let (name, counted, from) = (campaign.name, campaign.counted, self.from);
+        let (runs, seconds) = (runs.saturating_sub(cores as u64).max(1), started.elapsed().as_secs());
+        let outcome = match (must_fail, failed.load(Ordering::Relaxed)) {
+            (false, _) => "",
+            (true, true) => ", found out",
+            (true, false) => ", NOT FOUND OUT",
+        };
+        println!("simulation: {name}: {done} {counted} in {runs} runs from seed {from}, {seconds} s{outcome}");
+        failed.into_inner() == must_fail
+    }
+
+    fn cores(&self) -> usize {
+        self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
     }
 }
 

@@ -27,6 +27,9 @@ impl Run<'_> {
         if self.model.logs[inc].groups.get(&group).is_some_and(|known| known.leaving.is_some()) {
             return Ok(());
         }
+        if mode == "database" {
+            self.skip_trimmed(inc, &group);
+        }
         if !self.live.as_ref().unwrap().members.contains_key(&(inc, group.clone())) {
             self.join(inc, mode, &group)?;
             if !self.live.as_ref().unwrap().members.contains_key(&(inc, group.clone())) {
@@ -38,17 +41,36 @@ impl Run<'_> {
             "once" => self.poll_once(inc, &group),
             "exactly" => self.poll_exactly(inc, &group),
             "database" => self.poll_database(inc, &group),
-            _ => self.poll_least(inc, &group),
+            _ => {
+                // Several in a row, so that some are in hand at the same time.
+                for _ in 0..=self.rng.below(6) {
+                    self.poll_least(inc, &group)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The application goes on behind what was given up: a position before it would be refused.
+    fn skip_trimmed(&mut self, inc: Inc, group: &str) {
+        let starts = self.starts(inc);
+        let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
+        let member = self.live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned()));
+        for (number, at) in &mut known.database {
+            *at = starts.get(*number as usize).copied().unwrap_or(0).max(*at);
+        }
+        if let Some(member) = member {
+            member.database.lock().unwrap().clone_from(&known.database);
         }
     }
 
     fn join(&mut self, inc: Inc, mode: &str, group: &str) -> Result<(), String> {
         let count = self.model.logs[inc].count();
-        let ends = self.ends(inc);
+        let (starts, ends) = (self.starts(inc), self.ends(inc));
         let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
         let begun = known.marks.values().chain(known.starts.values()).any(|history| history.last().is_some());
         for number in (0..count).filter(|_| !begun) {
-            let start = if mode == "late" { ends[number as usize] } else { 0 };
+            let start = if mode == "late" { ends[number as usize] } else { starts[number as usize] };
             known.starts.entry(number).or_default().0.push((start, Status::Open));
         }
         let database = Arc::new(Mutex::new(known.database.clone()));
@@ -71,6 +93,8 @@ impl Run<'_> {
     /// Where a group that was joined begins in a partition: at its placemark, or where it started.
     fn begins(&mut self, inc: Inc, mode: &str, group: &str, number: u32) -> Result<(), String> {
         let acked = Model::acked(self.model.durability);
+        // Offsets without a record may have been stepped over.
+        let there: BTreeSet<u64> = self.model.of_partition(inc, number).filter_map(|(_, rec)| rec.offset).collect();
         let member = self.live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap();
         let known = self.model.logs[inc].groups.get_mut(group).unwrap();
         let mark = known.marks.get(&number).and_then(History::last);
@@ -83,7 +107,9 @@ impl Run<'_> {
             allowed.extend(starts.0.is_empty().then_some(0));
         }
         let position = member.consumer.position(number);
-        let Some(position) = position.filter(|position| allowed.contains(position)) else {
+        let may =
+            |at: &u64| allowed.iter().any(|from| from == at || from < at && there.range(from..at).next().is_none());
+        let Some(position) = position.filter(may) else {
             return Err(format!("group {group} begins partition {number} at {position:?}, not {allowed:?}"));
         };
         if mark.is_none() {
@@ -106,7 +132,9 @@ impl Run<'_> {
         let mut ids = Vec::new();
         for entry in entries {
             let id = check_entry(&self.model, entry).map_err(|wrong| format!("group {group}: {wrong}"))?;
-            if entry.offset() < from || self.model.records[id].inc != inc {
+            // A batch whose commit failed is delivered again.
+            let behind = entry.offset() < from && self.failed.is_none();
+            if behind || self.model.records[id].inc != inc {
                 return Err(format!("group {group} got record {id} at {partition}:{} behind {from}", entry.offset()));
             }
             ids.push(id);
@@ -178,7 +206,9 @@ impl Run<'_> {
             self.mark(inc, group, *partition, *end, Status::Open);
         }
         let polled = self.act(format!("poll {group}"), |live, _| {
-            let AnyConsumer::AtMostOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            let AnyConsumer::AtMostOnce(consumer) = &mut of(live.as_mut().unwrap(), inc, group).consumer else {
+                unreachable!()
+            };
             consumer.poll(Duration::ZERO)
         })?;
         let Some(polled) = polled else { return Ok(()) };
@@ -202,11 +232,13 @@ impl Run<'_> {
 
     fn poll_least(&mut self, inc: Inc, group: &str) -> Result<(), String> {
         let held = self.live.as_ref().unwrap().pending.iter().filter(|p| p.inc == inc && p.group == group).count();
-        if held >= 3 || held > 0 && self.rng.one_in(2) {
+        if held >= 4 || held > 0 && self.rng.one_in(3) {
             return self.settle_one(inc, group);
         }
         let polled = self.act(format!("poll {group}"), |live, _| {
-            let AnyConsumer::AtLeastOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            let AnyConsumer::AtLeastOnce(consumer) = &mut of(live.as_mut().unwrap(), inc, group).consumer else {
+                unreachable!()
+            };
             consumer.poll(Duration::ZERO)
         })?;
         let Some(polled) = polled else { return Ok(()) };
@@ -258,7 +290,9 @@ impl Run<'_> {
 
     fn poll_exactly(&mut self, inc: Inc, group: &str) -> Result<(), String> {
         let polled = self.act(format!("poll {group}"), |live, _| {
-            let AnyConsumer::ExactlyOnce(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            let AnyConsumer::ExactlyOnce(consumer) = &mut of(live.as_mut().unwrap(), inc, group).consumer else {
+                unreachable!()
+            };
             consumer.poll(Duration::ZERO)
         })?;
         let Some(polled) = polled else { return Ok(()) };
@@ -295,12 +329,16 @@ impl Run<'_> {
             return Ok(());
         }
         self.settle_mark(inc, group, partition, Status::Durable);
-        self.committed(&ids, &ends)
+        self.committed(&ids, &ends)?;
+        // What comes after a decision must not be undone when the decision is made good by the next opening.
+        if self.failed.is_none() && self.rng.one_in(4) { self.reset_group(inc, group) } else { Ok(()) }
     }
 
     fn poll_database(&mut self, inc: Inc, group: &str) -> Result<(), String> {
         let polled = self.act(format!("poll {group}"), |live, _| {
-            let AnyConsumer::ExactlyOnceFrom(consumer) = &mut of(live, inc, group).consumer else { unreachable!() };
+            let AnyConsumer::ExactlyOnceFrom(consumer) = &mut of(live.as_mut().unwrap(), inc, group).consumer else {
+                unreachable!()
+            };
             consumer.poll(Duration::ZERO)
         })?;
         let Some(polled) = polled else { return Ok(()) };
@@ -325,7 +363,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn leave(&mut self, inc: Inc, group: &str) {
+    pub(crate) fn leave(&mut self, inc: Inc, group: &str) {
         let live = self.live.as_mut().unwrap();
         live.pending.retain(|pending| pending.inc != inc || pending.group != group);
         live.members.remove(&(inc, group.to_owned()));
@@ -341,22 +379,26 @@ impl Run<'_> {
     }
 
     pub(crate) fn reset(&mut self, inc: Inc) -> Result<(), String> {
-        let Some(group) = self.some_group(inc).filter(|group| !group.starts_with("database")) else { return Ok(()) };
+        let group = self.some_group(inc).filter(|group| !group.starts_with("database"));
+        group.map_or(Ok(()), |group| self.reset_group(inc, &group))
+    }
+
+    fn reset_group(&mut self, inc: Inc, group: &str) -> Result<(), String> {
         let count = self.model.logs[inc].count();
-        self.leave(inc, &group);
-        let ends = self.ends(inc);
+        self.leave(inc, group);
+        let (starts, ends) = (self.starts(inc), self.ends(inc));
         let least = ends.iter().copied().min().unwrap_or(0);
         let to = usize::try_from(least + 1).map_or(0, |bound| self.rng.below(bound)) as u64;
-        for number in 0..count {
-            self.mark(inc, &group, number, to, Status::Open);
+        for (number, start) in (0..count).zip(starts) {
+            self.mark(inc, group, number, to.max(start), Status::Open);
         }
         let done = self.act(format!("reset {group} to {to}"), |live, _| {
             let live = live.as_ref().unwrap();
-            live.store.group(&group).reset(&live.logs[&inc], ResetTo::Offset(to)).map(drop)
+            live.store.group(group).reset(&live.logs[&inc], ResetTo::Offset(to)).map(drop)
         })?;
         if done.is_some() {
             let acked = Model::acked(self.model.durability);
-            (0..count).for_each(|number| self.settle_mark(inc, &group, number, acked));
+            (0..count).for_each(|number| self.settle_mark(inc, group, number, acked));
         }
         Ok(())
     }
@@ -382,8 +424,8 @@ impl Run<'_> {
     }
 }
 
-fn of<'a>(live: &'a mut Option<Live>, inc: Inc, group: &str) -> &'a mut Member {
-    live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap()
+pub(crate) fn of<'a>(live: &'a mut Live, inc: Inc, group: &str) -> &'a mut Member {
+    live.members.get_mut(&(inc, group.to_owned())).unwrap()
 }
 
 impl Member {
@@ -393,7 +435,7 @@ impl Member {
 }
 
 impl AnyConsumer {
-    fn position(&self, partition: u32) -> Option<u64> {
+    pub(crate) fn position(&self, partition: u32) -> Option<u64> {
         match self {
             Self::AtMostOnce(consumer) => consumer.position(partition),
             Self::AtLeastOnce(consumer) => consumer.position(partition),
@@ -411,7 +453,9 @@ fn consumer(
     database: &Arc<Mutex<BTreeMap<u32, u64>>>,
 ) -> placemark::Result<AnyConsumer> {
     let start = if mode == "late" { StartAt::Latest } else { StartAt::Earliest };
-    let builder = live.logs[&inc].consumer(group).start_at(start).max_poll_records(MOST);
+    // Small ones where several are in hand at a time.
+    let most = if matches!(mode, "least" | "late") { 1 } else { MOST };
+    let builder = live.logs[&inc].consumer(group).start_at(start).max_poll_records(most);
     let database = Arc::clone(database);
     let load =
         move |partition: u32| Ok::<_, std::convert::Infallible>(database.lock().unwrap().get(&partition).copied());

@@ -13,7 +13,10 @@ mod campaign;
 mod consume;
 mod damage;
 mod faults;
+mod members;
 mod model;
+mod produce;
+mod repeat;
 mod rng;
 mod run;
 mod seen;
@@ -21,7 +24,8 @@ mod steps;
 
 use std::process::ExitCode;
 
-use campaign::{Campaign, Plan};
+use campaign::{Campaign, Goal, Plan};
+use placemark::storage::Lie;
 use run::{Counts, Run};
 
 fn main() -> ExitCode {
@@ -35,24 +39,45 @@ fn main() -> ExitCode {
     let campaigns = [
         Campaign {
             name: "crashes",
-            goal: 110_000,
+            goal: Goal::Enough(110_000),
             counted: "crash states",
             count: |counts| &counts.states,
             run: crashes,
         },
         Campaign {
             name: "faults",
-            goal: 20_000,
+            goal: Goal::Enough(20_000),
             counted: "injected faults",
             count: |counts| &counts.faults,
             run: faults::faults,
         },
         Campaign {
             name: "damage",
-            goal: 20_000,
+            goal: Goal::Enough(20_000),
             counted: "damaged stores",
             count: |counts| &counts.damages,
             run: damage::damage,
+        },
+        Campaign {
+            name: "a disk that syncs no file",
+            goal: Goal::FoundOut(5),
+            counted: "crash states",
+            count: |counts| &counts.states,
+            run: |seed, counts| crashes_over(Run::new(counts, seed), Some(Lie::FileSynced)),
+        },
+        Campaign {
+            name: "a disk that syncs no directory",
+            goal: Goal::FoundOut(5),
+            counted: "crash states",
+            count: |counts| &counts.states,
+            run: |seed, counts| crashes_over(Run::new(counts, seed), Some(Lie::DirectorySynced)),
+        },
+        Campaign {
+            name: "repeated",
+            goal: Goal::Enough(20),
+            counted: "runs made twice",
+            count: |counts| &counts.repeated,
+            run: repeat::repeated,
         },
     ];
     let mut passed = true;
@@ -64,7 +89,13 @@ fn main() -> ExitCode {
 
 /// Crashes at every operation of a run, and again and again in what is left.
 fn crashes(seed: u64, counts: &Counts) -> Result<(), String> {
-    let mut run = Run::new(counts, seed);
+    crashes_over(Run::new(counts, seed), None)
+}
+
+fn crashes_over(mut run: Run<'_>, lie: Option<Lie>) -> Result<(), String> {
+    if let Some(lie) = lie {
+        run.disk.lie(lie);
+    }
     let worked = run.work_and_crash(30);
     worked.map_err(|wrong| format!("{}\n  {wrong}", run.trail.join("\n  ")))
 }

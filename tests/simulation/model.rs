@@ -41,6 +41,15 @@ impl Status {
     }
 }
 
+/// Whether a record was given up by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    No,
+    /// It was asked for: it may be there or not.
+    Asked,
+    Yes,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Rec {
     pub(crate) inc: Inc,
@@ -55,8 +64,22 @@ pub(crate) struct Rec {
     pub(crate) status: Status,
     /// Whether everything was synced since.
     pub(crate) vouched: bool,
+    /// Who wrote it, if it was a producer, and as which number.
+    pub(crate) producer: Option<(&'static str, u64)>,
+    /// How many partitions the log had then.
+    pub(crate) partitions: u32,
+    pub(crate) given_up: GivenUp,
     /// Whether it went through the journal, so that it may be there without what was written before it.
     pub(crate) journaled: bool,
+}
+
+impl Rec {
+    /// What was asked is answered: what is there is not given up.
+    pub(crate) fn not_given_up(&mut self) {
+        if self.given_up == GivenUp::Asked {
+            self.given_up = GivenUp::No;
+        }
+    }
 }
 
 /// Records and placemarks that are there together or not at all.
@@ -73,11 +96,13 @@ pub(crate) struct Unit {
 pub(crate) struct History(pub(crate) Vec<(u64, Status)>);
 
 impl History {
-    /// What may be found: the last value that must be there, and what came after it.
-    pub(crate) fn allows(&self, found: Option<u64>, loss: Loss) -> bool {
+    /// What may be found: the last value that must be there, and what came after it. Offsets that are `empty`, from one
+    /// to another, may have been stepped over.
+    pub(crate) fn allows(&self, found: Option<u64>, loss: Loss, empty: impl Fn(u64, u64) -> bool) -> bool {
         let required = self.0.iter().rposition(|(_, status)| status.holds(loss));
         let Some(found) = found else { return required.is_none() };
-        self.0.iter().skip(required.unwrap_or(0)).any(|(value, _)| *value == found)
+        let mut may = self.0.iter().skip(required.unwrap_or(0));
+        may.any(|(value, _)| *value == found || *value < found && empty(*value, found))
     }
 
     pub(crate) fn last(&self) -> Option<u64> {
@@ -124,6 +149,8 @@ pub(crate) struct LogModel {
     pub(crate) groups: BTreeMap<String, GroupModel>,
     /// By partition, the lowest offset that may be given to the next record.
     pub(crate) least_next: BTreeMap<u32, u64>,
+    /// By partition, what was given up: everything below.
+    pub(crate) least_start: BTreeMap<u32, u64>,
 }
 
 impl LogModel {
@@ -202,6 +229,45 @@ impl Model {
         self.records.iter().enumerate().filter(move |(_, rec)| {
             rec.inc == inc && rec.partition == Some(partition) && rec.status != Status::Gone && rec.offset.is_some()
         })
+    }
+
+    /// Records of a producer that are certain to be there, or were until they were given up.
+    pub(crate) fn sequences(&self, inc: Inc, name: &str) -> impl Iterator<Item = Id> {
+        let of_it = self.records.iter().enumerate().filter(move |(_, rec)| rec.inc == inc);
+        let of_it = of_it.filter(move |(_, rec)| rec.producer.is_some_and(|(of, _)| of == name));
+        let sure = of_it
+            .filter(|(_, rec)| matches!(rec.status, Status::Cached | Status::Durable) || rec.given_up == GivenUp::Yes);
+        sure.map(|(id, _)| id)
+    }
+
+    pub(crate) fn last_sequence(&self, inc: Inc, name: &str) -> Option<u64> {
+        self.sequences(inc, name).filter_map(|id| self.records[id].producer.map(|(_, sequence)| sequence)).max()
+    }
+
+    pub(crate) fn last_appended(&self, inc: Inc, name: &str) -> Option<Id> {
+        self.sequences(inc, name).max_by_key(|id| self.records[*id].producer.map(|(_, sequence)| sequence))
+    }
+
+    /// The record with the largest sequence, whatever became of it.
+    pub(crate) fn last_one_tried(&self, inc: Inc, name: &str) -> Option<Id> {
+        let of_it = self.records.iter().enumerate().filter(|(_, rec)| rec.inc == inc);
+        let of_it = of_it.filter(|(_, rec)| rec.producer.is_some_and(|(of, _)| of == name));
+        of_it.max_by_key(|(_, rec)| rec.producer.map(|(_, sequence)| sequence)).map(|(id, _)| id)
+    }
+
+    pub(crate) fn last_tried(&self, inc: Inc, name: &str) -> Option<u64> {
+        self.last_one_tried(inc, name).and_then(|id| self.records[id].producer.map(|(_, sequence)| sequence))
+    }
+
+    /// What is below `start` was given up.
+    pub(crate) fn trimmed(&mut self, inc: Inc, partition: u32, start: u64) {
+        for rec in self.records.iter_mut().filter(|rec| rec.inc == inc && rec.partition == Some(partition)) {
+            if rec.status != Status::Gone && rec.offset.is_some_and(|offset| offset < start) {
+                (rec.status, rec.given_up) = (Status::Gone, GivenUp::Yes);
+            }
+            rec.not_given_up();
+        }
+        self.logs[inc].least_start.insert(partition, start);
     }
 
     /// Everything acknowledged is durable now.

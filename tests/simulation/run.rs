@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use placemark::storage::{Crash, Keep, Moment, SimDisk};
 use placemark::{
-    AtLeastOnce, AtMostOnce, Batch, Consumer, Durability, Error, ExactlyOnce, ExactlyOnceFrom, Log, RecoveryMode,
-    Store, WriteMode,
+    AtLeastOnce, AtMostOnce, Batch, Consumer, Durability, Error, ExactlyOnce, ExactlyOnceFrom, Log, Producer,
+    RecoveryMode, Store, WriteMode,
 };
 
 use crate::model::{Inc, Loss, Model};
 use crate::rng::Rng;
-use crate::seen::{Seen, Trouble, resolve, verify};
+use crate::seen::{Seen, Trouble, resolve, verify, verify_producers};
 
 pub(crate) const PATH: &str = "/data";
 
@@ -22,6 +22,7 @@ pub(crate) struct Counts {
     pub(crate) states: AtomicU64,
     pub(crate) faults: AtomicU64,
     pub(crate) damages: AtomicU64,
+    pub(crate) repeated: AtomicU64,
 }
 
 /// The store as the program has it open.
@@ -30,6 +31,7 @@ pub(crate) struct Live {
     pub(crate) logs: BTreeMap<Inc, Log>,
     pub(crate) members: BTreeMap<(Inc, String), Member>,
     pub(crate) pending: Vec<Pending>,
+    pub(crate) producers: BTreeMap<(Inc, &'static str), Producer>,
 }
 
 /// A consumer, and where the model has it.
@@ -196,6 +198,12 @@ impl<'a> Run<'a> {
             let then = Seen::of(&store, &self.model).map_err(|wrong| format!("opened again: {wrong}"))?;
             same(&seen, &then)?;
         }
+        if self.rng.one_in(8) {
+            // On a copy: it is a call like any other, and the model does not know of it.
+            let copy = image.kill();
+            let store = open(&copy, self.model.durability, &mut self.rng).map_err(|error| format!("{error}"))?;
+            verify_producers(&self.model, &store, &seen)?;
+        }
         if let Some(again) = again {
             self.crash_while_opening(&again)?;
         }
@@ -291,7 +299,7 @@ impl<'a> Run<'a> {
 
 impl Live {
     pub(crate) fn of(store: Store) -> Self {
-        Self { store, logs: BTreeMap::new(), members: BTreeMap::new(), pending: Vec::new() }
+        Self { store, logs: BTreeMap::new(), members: BTreeMap::new(), pending: Vec::new(), producers: BTreeMap::new() }
     }
 }
 

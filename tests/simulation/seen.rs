@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use placemark::{Entry, Error, StartAt, Store};
 
-use crate::model::{Id, Inc, Loss, Model, Status};
+use crate::model::{GivenUp, Id, Inc, Loss, Model, Rec, Status};
+use crate::produce::check_producer;
 
 /// Everything that a store shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -194,12 +195,31 @@ fn verify_log(
             return Err(format!("partition {number} ends at {}, and offsets below {least} were given out", part.end));
         }
     }
-    verify_records(model, inc, present, loss)
+    for (number, part) in (0_u32..).zip(parts) {
+        let least = log.least_start.get(&number).copied().unwrap_or(0);
+        if part.start < least {
+            return Err(format!("partition {number} starts at {}, and what is below {least} was given up", part.start));
+        }
+    }
+    verify_records(model, inc, parts, present, loss)
 }
 
-fn verify_records(model: &Model, inc: Inc, present: &BTreeMap<Id, (u32, u64)>, loss: Loss) -> Result<(), String> {
+/// Whether a record was given up, or was asked to be and is.
+fn given_up(rec: &Rec, parts: &[SeenPart]) -> bool {
+    let start = rec.partition.and_then(|number| parts.get(number as usize)).map_or(0, |part| part.start);
+    rec.given_up == GivenUp::Yes || rec.given_up == GivenUp::Asked && rec.offset.is_some_and(|offset| offset < start)
+}
+
+fn verify_records(
+    model: &Model,
+    inc: Inc,
+    parts: &[SeenPart],
+    present: &BTreeMap<Id, (u32, u64)>,
+    loss: Loss,
+) -> Result<(), String> {
     let mut cut: BTreeMap<u32, Id> = BTreeMap::new();
-    for (id, rec) in model.records.iter().enumerate().filter(|(_, rec)| rec.inc == inc) {
+    let of_log = model.records.iter().enumerate().filter(|(_, rec)| rec.inc == inc && !given_up(rec, parts));
+    for (id, rec) in of_log {
         let there = present.contains_key(&id);
         if rec.status.holds(loss) && !there {
             return Err(format!("record {id} at {:?}:{:?} is lost ({:?})", rec.partition, rec.offset, rec.status));
@@ -237,12 +257,34 @@ fn verify_groups(model: &Model, seen: &Seen, inc: Inc, log: &str, loss: Loss) ->
             let found = seen.marks.get(&(name.clone(), log.to_owned(), number)).copied();
             let none = crate::model::History::default();
             let history = group.marks.get(&number).unwrap_or(&none);
-            if !history.allows(found, loss) {
+            let empty = |from, to| !part.records.iter().any(|(at, _)| (from..to).contains(at));
+            if !history.allows(found, loss, empty) {
                 return Err(format!("group {name} is at {found:?} in partition {number}, not {:?}", history.0));
             }
             if found.is_some_and(|mark| mark > part.end) {
                 return Err(format!("group {name} is at {found:?} in partition {number}, which ends at {}", part.end));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Holds what producers find after a crash against the records that are there.
+pub(crate) fn verify_producers(model: &Model, store: &Store, seen: &Seen) -> Result<(), String> {
+    for (name, parts) in &seen.logs {
+        let Some(inc) = seen.inc(model, name)? else { continue };
+        let present: BTreeSet<Id> = parts.iter().flat_map(|part| &part.records).map(|(_, id)| *id).collect();
+        let log = store.open_log(name).map_err(|error| format!("open_log: {error}"))?;
+        let known: BTreeSet<&str> = model
+            .records
+            .iter()
+            .filter(|rec| rec.inc == inc)
+            .filter_map(|rec| rec.producer.map(|(name, _)| name))
+            .collect();
+        for producer in known {
+            let mut opened = log.producer(producer).map_err(|error| format!("producer {producer}: {error}"))?;
+            let there = |id: Id| present.contains(&id) || given_up(&model.records[id], parts);
+            check_producer(model, &mut opened, inc, producer, there)?;
         }
     }
     Ok(())
@@ -257,7 +299,11 @@ fn verify_unit(
     loss: Loss,
 ) -> Result<(), String> {
     let mut outcomes: Vec<(u32, bool, String)> = Vec::new();
-    for id in unit.records.iter().filter(|id| incs.contains_key(&model.records[**id].inc)) {
+    let kept = |id: &&Id| {
+        let rec = &model.records[**id];
+        incs.get(&rec.inc).is_some_and(|log| !given_up(rec, &seen.logs[*log]))
+    };
+    for id in unit.records.iter().filter(kept) {
         let place = present.get(id);
         // A part that is not there stands nowhere: a batch in one partition is whole all the same.
         let partition = model.records[*id].partition.or(place.map(|place| place.0));
@@ -303,6 +349,7 @@ pub(crate) fn resolve(model: &mut Model, seen: &Seen, loss: Loss) -> Result<(), 
         log.partitions.push(count);
         for (number, part) in (0_u32..).zip(parts) {
             log.least_next.insert(number, part.end);
+            log.least_start.insert(number, part.start);
             present.extend(part.records.iter().map(|(offset, id)| (*id, (number, *offset))));
         }
         log.groups.retain(|group, _| seen.groups.contains(group));
@@ -322,12 +369,16 @@ pub(crate) fn resolve(model: &mut Model, seen: &Seen, loss: Loss) -> Result<(), 
         }
     }
     for (id, rec) in model.records.iter_mut().enumerate() {
-        match present.get(&id) {
-            Some((partition, offset)) => {
-                (rec.partition, rec.offset, rec.status) = (Some(*partition), Some(*offset), Status::Durable);
+        if let Some((partition, offset)) = present.get(&id) {
+            (rec.partition, rec.offset, rec.status) = (Some(*partition), Some(*offset), Status::Durable);
+        } else {
+            let parts = model.logs.get(rec.inc).and_then(|log| seen.logs.get(&log.name));
+            if parts.is_some_and(|parts| given_up(rec, parts)) {
+                rec.given_up = GivenUp::Yes;
             }
-            None => rec.status = Status::Gone,
+            rec.status = Status::Gone;
         }
+        rec.not_given_up();
     }
     model.units.iter_mut().for_each(|unit| {
         unit.records.clear();

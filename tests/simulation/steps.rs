@@ -7,7 +7,7 @@ use std::time::Duration;
 use placemark::storage::Storage;
 use placemark::{Durability, Log, LogOptions, Record, StartAt};
 
-use crate::model::{Id, Inc, LogModel, Model, Rec, Status};
+use crate::model::{GivenUp, Id, Inc, LogModel, Model, Rec, Status};
 use crate::run::{Live, Run, durability, open};
 use crate::seen::check_entry;
 
@@ -49,24 +49,30 @@ impl Run<'_> {
         if !self.live.as_ref().unwrap().logs.contains_key(&inc) {
             return self.open_log(inc);
         }
-        match self.rng.below(40) {
+        match self.rng.below(54) {
             0..8 => self.append(inc),
             8..11 => self.append_batch(inc),
             11..14 => self.partition_batch(inc),
             14..17 => self.transact(),
-            17..27 => self.consume(inc),
-            27 => self.sync(),
-            28..30 => self.reopen(),
-            30 => self.delete_log(inc),
-            31 => self.grow(inc),
-            32 => {
+            17..28 => self.consume(inc),
+            28..34 => self.produce(inc),
+            34 => self.sync(),
+            35..37 => self.reopen(),
+            37 => self.delete_log(inc),
+            38 => self.grow(inc),
+            39 => {
                 self.advance();
                 Ok(())
             }
-            33 => self.reset(inc),
-            34 => self.delete_group(inc),
-            35..37 => self.fill(inc),
-            37 => self.configure(inc),
+            40..43 => self.reset(inc),
+            43 => self.delete_group(inc),
+            44..46 => self.fill(inc),
+            46 => self.configure(inc),
+            47..49 => self.trim(inc),
+            49 => self.depart(inc),
+            50..52 => self.seek(inc),
+            // Thousands of operations: too many to fail each of them.
+            52 if self.crashes && self.rng.one_in(4) => self.churn(inc),
             _ => self.look(),
         }
     }
@@ -82,7 +88,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn reopen(&mut self) -> Result<(), String> {
+    pub(crate) fn reopen(&mut self) -> Result<(), String> {
         let closed = self.act("close", |live, _| live.as_ref().unwrap().store.close())?;
         self.live = None;
         if closed.is_some() {
@@ -120,6 +126,7 @@ impl Run<'_> {
             partitions: vec![partitions],
             groups: BTreeMap::new(),
             least_next: BTreeMap::new(),
+            least_start: BTreeMap::new(),
         });
         self.model.names.insert(name.to_owned(), vec![None, Some(inc)]);
         let mut options = LogOptions::new().partitions(partitions).segment_bytes(64 << 10);
@@ -164,6 +171,7 @@ impl Run<'_> {
         live.logs.remove(&inc);
         live.members.retain(|(of, _), _| *of != inc);
         live.pending.retain(|pending| pending.inc != inc);
+        live.producers.retain(|(of, _), _| *of != inc);
         if gone.is_some() {
             self.model.names.insert(name, vec![None]);
         }
@@ -233,6 +241,9 @@ impl Run<'_> {
             unit,
             status: Status::Open,
             vouched: false,
+            producer: None,
+            partitions: self.model.logs[inc].count(),
+            given_up: GivenUp::No,
             journaled,
         })
     }
@@ -327,8 +338,14 @@ impl Run<'_> {
         (0..log.partitions()).map(|number| log.partition(number).unwrap().end_offset()).collect()
     }
 
+    /// Where each partition of a log starts now.
+    pub(crate) fn starts(&self, inc: Inc) -> Vec<u64> {
+        let log = &self.live.as_ref().unwrap().logs[&inc];
+        (0..log.partitions()).map(|number| log.partition(number).unwrap().start_offset()).collect()
+    }
+
     /// Takes in what an append answered: the offsets follow one another, from where the partition ended.
-    fn answered(&mut self, inc: Inc, at: &[(Id, u32, u64)], ends: &[u64]) -> Result<(), String> {
+    pub(crate) fn answered(&mut self, inc: Inc, at: &[(Id, u32, u64)], ends: &[u64]) -> Result<(), String> {
         let status = Model::acked(self.model.logs[inc].durability);
         let mut next = ends.to_vec();
         for &(id, partition, offset) in at {
