@@ -109,11 +109,12 @@ fn feed(log: &Log, transfers: u64) -> Outcome {
 pub(crate) fn connect(ledger: &Path) -> Outcome<Connection> {
     let connection = Connection::open(ledger)?;
     connection.busy_timeout(Duration::from_secs(60))?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection) -> Outcome {
+pub(crate) fn prepare(connection: &Connection) -> Outcome {
+    // The database remembers it. SQLite does not wait for other connections here, so there should be none yet.
+    connection.pragma_update(None, "journal_mode", "wal")?;
     connection.execute_batch(
         "create table if not exists account (id integer primary key, balance integer not null, transfers integer not null);
          create table if not exists placemark (

@@ -41,6 +41,8 @@ fn child_that_keeps_a_ledger() {
 fn a_ledger_in_sqlite_has_every_transfer_once_however_often_it_is_killed() {
     within(WAIT * 8, || {
         let dir = scratch();
+        // Before there are two connections, of which one would be refused: see there.
+        ledger::prepare(&ledger::connect(&dir.path().join("ledger.db")).unwrap()).unwrap();
         let (mut killed, mut applied) = (0, Vec::new());
         for round in 0..KILLS {
             let child = Child::start("child_that_keeps_a_ledger", dir.path(), &[]);
