@@ -227,3 +227,186 @@ fn a_power_loss_while_a_group_is_forked_leaves_it_whole_or_unknown() {
         }
     }
 }
+
+// ---- metadata ----
+
+fn meta(store: &Store, log: &Log) -> Option<Vec<u8>> {
+    store.group("group").metadata(log, 0).unwrap()
+}
+
+#[test]
+fn metadata_stand_with_their_placemark_across_reopening_compaction_and_forks() {
+    for close in [true, false] {
+        let dir = scratch();
+        let store = in_cache().open(dir.path()).unwrap();
+        let log = filled(&store, "log", 2, 30);
+        let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+        assert_eq!((consumer.metadata(0), meta(&store, &log)), (None, None));
+        let largest = vec![0xa5; 4096];
+        consumer.poll(Duration::ZERO).unwrap().unwrap().commit_with_metadata(&largest).unwrap();
+        assert_eq!((consumer.metadata(0), meta(&store, &log)), (Some(largest.clone()), Some(largest.clone())));
+        assert_eq!(consumer.metadata(1), None, "each partition has its own");
+        store.group("group").fork("fork").unwrap();
+        let mut other = log.consumer("other").max_poll_records(1).at_least_once().unwrap();
+        // So many that the side log is compacted.
+        for _ in 0..4000 {
+            other.poll(Duration::ZERO).unwrap().unwrap().commit_with_metadata(vec![1; 1000]).unwrap();
+            for partition in 0..2 {
+                other.seek(partition, StartAt::Earliest).unwrap();
+            }
+        }
+        drop((consumer, other, log));
+        if close {
+            store.close().unwrap();
+        } else {
+            drop(store);
+        }
+        let store = in_cache().open(dir.path()).unwrap();
+        let log = store.open_log("log").unwrap();
+        assert_eq!(meta(&store, &log), Some(largest.clone()));
+        assert_eq!(store.group("fork").metadata(&log, 0).unwrap(), Some(largest));
+        assert_eq!(store.group("unknown").metadata(&log, 0).unwrap(), None);
+        // A placemark that moves without any has none; neither has one that was reset.
+        let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+        while consumer.metadata(0).is_some() {
+            consumer.poll(Duration::ZERO).unwrap().unwrap().commit().unwrap();
+        }
+        drop(consumer);
+        store.group("fork").reset(&log, ResetTo::Offset(1)).unwrap();
+        assert_eq!(store.group("fork").metadata(&log, 0).unwrap(), None);
+    }
+}
+
+#[test]
+fn metadata_that_are_too_large_are_refused_with_the_sizes_and_move_nothing() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let (log, out) = (filled(&store, "log", 1, 3), store.log("out").unwrap());
+    let too_large = vec![0; 4097];
+    let check = |refused: Result<()>| match refused {
+        Err(Error::InvalidOption { option: "metadata", reason }) => {
+            assert!(reason.contains("4097") && reason.contains("4096"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut least = log.consumer("least").at_least_once().unwrap();
+    check(least.poll(Duration::ZERO).unwrap().unwrap().commit_with_metadata(&too_large));
+    assert_eq!(least.committed(0), None);
+    assert_eq!(least.poll(Duration::ZERO).unwrap().unwrap().offsets(), 0..3);
+    let mut exactly = log.consumer("exactly").exactly_once().unwrap();
+    let mut transaction = store.transaction();
+    transaction.append(&out, "output").unwrap();
+    check(transaction.commit_with_metadata(exactly.poll(Duration::ZERO).unwrap().unwrap(), &too_large));
+    assert_eq!((exactly.committed(0), out.partition(0).unwrap().end_offset()), (None, 0));
+    store.transaction().commit_with_metadata(exactly.poll(Duration::ZERO).unwrap().unwrap(), b"state").unwrap();
+    assert_eq!(exactly.metadata(0).as_deref(), Some(&b"state"[..]));
+    let mut from = log.consumer("from").exactly_once_from(|_| Ok::<_, Error>(None)).unwrap();
+    from.poll(Duration::ZERO).unwrap().unwrap().commit_with_metadata("").unwrap();
+    assert_eq!(from.metadata(0).as_deref(), Some(&b""[..]), "none and empty are two things");
+}
+
+#[test]
+fn metadata_of_batches_settled_out_of_order_are_those_of_the_placemark() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = filled(&store, "log", 1, 6);
+    let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+    let mut batches: Vec<_> = (0..6).map(|_| consumer.poll(Duration::ZERO).unwrap().unwrap()).collect();
+    let mut settle = |index: usize, metadata: Option<&str>| {
+        let batch = batches.remove(index);
+        match metadata {
+            Some(metadata) => batch.commit_with_metadata(metadata),
+            None => batch.commit(),
+        }
+    };
+    settle(1, Some("2")).unwrap();
+    assert_eq!((consumer.committed(0), consumer.metadata(0)), (None, None));
+    settle(0, Some("1")).unwrap();
+    assert_eq!((consumer.committed(0), consumer.metadata(0).as_deref()), (Some(2), Some(&b"2"[..])));
+    // Of 2, 3, 4 and 5: the last one has none.
+    settle(2, Some("5")).unwrap();
+    settle(2, None).unwrap();
+    settle(1, Some("4")).unwrap();
+    settle(0, Some("3")).unwrap();
+    assert_eq!((consumer.committed(0), consumer.metadata(0)), (Some(6), None));
+}
+
+#[test]
+fn a_power_loss_leaves_a_placemark_with_its_metadata_or_the_one_before_with_its_own() {
+    const PATH: &str = "/var/lib/data";
+    let open = |disk: &SimDisk| Store::options().storage(Arc::new(disk.clone())).open(PATH);
+    // How many commits were acknowledged.
+    let run = |disk: &SimDisk, done: &mut u64| -> Result<()> {
+        let store = open(disk)?;
+        let (log, out) = (store.log("log")?, store.log("out")?);
+        log.append_batch((0..6).map(value))?;
+        let mut exactly = log.consumer("group").max_poll_records(1).exactly_once()?;
+        for _ in 0..3 {
+            let Some(batch) = exactly.poll(Duration::ZERO)? else { break };
+            let mut transaction = store.transaction();
+            transaction.append(&out, "output")?;
+            let end = batch.offsets().end;
+            transaction.commit_with_metadata(batch, end.to_string())?;
+            *done = end;
+        }
+        drop(exactly);
+        let mut least = log.consumer("group").max_poll_records(1).at_least_once()?;
+        while let Some(batch) = least.poll(Duration::ZERO)? {
+            let end = batch.offsets().end;
+            batch.commit_with_metadata(end.to_string())?;
+            *done = end;
+        }
+        Ok(())
+    };
+    let whole = SimDisk::new(1);
+    run(&whole, &mut 0).unwrap();
+    for after in 0..=whole.operations() {
+        for keep in [Keep::Nothing, Keep::Everything, Keep::Random] {
+            let disk = SimDisk::new(1);
+            disk.crash_after(after);
+            let mut done = 0;
+            let _ = run(&disk, &mut done);
+            let store = open(&disk.crash(Crash::new(after).keep(keep))).unwrap();
+            let Ok(log) = store.open_log("log") else { continue };
+            let at = offsets(&store, "group").first().map_or(0, |at| at.2);
+            assert!((done..=done + 1).contains(&at), "{after}, {keep:?}: {at} of {done}");
+            let metadata = meta(&store, &log).map(|it| String::from_utf8(it).unwrap());
+            assert_eq!(metadata, (at > 0).then(|| at.to_string()), "{after}, {keep:?}");
+        }
+    }
+}
+
+// ---- placemarks that retention has passed ----
+
+#[test]
+fn a_group_whose_placemark_is_below_the_start_goes_on_there_and_is_told_how_many_are_gone() {
+    for reopened in [false, true] {
+        let dir = scratch();
+        let mut store = in_cache().open(dir.path()).unwrap();
+        let mut log = filled(&store, "log", 1, 30);
+        for number in 30..400 {
+            log.append(value(number)).unwrap();
+        }
+        let mut consumer = log.consumer("group").max_poll_records(7).at_least_once().unwrap();
+        consumer.poll(Duration::ZERO).unwrap().unwrap().commit().unwrap();
+        drop(consumer);
+        log.partition(0).unwrap().trim_before(300).unwrap();
+        let start = log.partition(0).unwrap().start_offset();
+        assert!(start > 7, "{start}");
+        if reopened {
+            drop(log);
+            store.close().unwrap();
+            store = in_cache().open(dir.path()).unwrap();
+            log = store.open_log("log").unwrap();
+        }
+        // Also where attempts are counted, which looks at the first record there is.
+        let consumer = log.consumer("group").existing().max_attempts(2).skip().max_poll_records(7);
+        let mut consumer = consumer.at_least_once().unwrap();
+        assert_eq!(consumer.committed(0), Some(7));
+        let batch = consumer.poll(Duration::ZERO).unwrap().unwrap();
+        assert_eq!((batch.offsets(), batch.skipped()), (start..start + 7, start - 7));
+        batch.commit().unwrap();
+        assert_eq!(consumer.poll(Duration::ZERO).unwrap().unwrap().skipped(), 0, "it is told once");
+        assert_eq!(consumer.committed(0), Some(start + 7));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::consumer::attempts::Attempts;
 use crate::consumer::mode::{AtLeastOnce, AtMostOnce, ExactlyOnce, ExactlyOnceFrom};
 use crate::consumer::{Choices, Consumer};
 use crate::group::Mode;
@@ -16,11 +17,22 @@ pub struct ConsumerBuilder {
     group: String,
     member: Option<String>,
     choices: Choices,
+    max_attempts: Option<u32>,
+    dead_letter: Option<Log>,
+    skip: bool,
 }
 
 impl ConsumerBuilder {
     pub(crate) fn new(log: Log, group: &str) -> Self {
-        Self { log, group: group.to_owned(), member: None, choices: Choices::default() }
+        Self {
+            log,
+            group: group.to_owned(),
+            member: None,
+            choices: Choices::default(),
+            max_attempts: None,
+            dead_letter: None,
+            skip: false,
+        }
     }
 
     /// Where the group begins if it is new: [`StartAt::Earliest`] unless said here. Joining fixes it, in every partition.
@@ -136,6 +148,80 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How often a record may fail, at least once, before it is passed: to a [dead-letter log](Self::dead_letter), or
+    /// [skipped](Self::skip), one of which is to be said. For ever unless said here: it is delivered again and again, and
+    /// nothing behind it in its partition is.
+    ///
+    /// An attempt of a record is counted each time it is handed out as a batch of its own, before it is handed out, so that
+    /// it counts even if the process does not survive it; and each time it is [named](crate::Batch::fail) as the one that
+    /// failed among others, as [`run`](crate::Consumer::run) does. When a batch of many fails, by being dropped, held past its
+    /// [timeout](Self::processing_timeout) or by the death of its process, nobody knows which record it was: that counts for
+    /// none, and the batch comes again in halves, down to single records, until they are behind the one that fails. A record
+    /// beside one that fails is never passed.
+    ///
+    /// What is counted is as durable as the store's durability says: the cost is one more write to the disk for each batch,
+    /// of some 30 bytes, and under `Sync` one more wait for it. One batch of a partition is in flight at a time. When a
+    /// record is passed, the placemark's metadata stay.
+    ///
+    /// At least once and exactly once only: at most once nothing is delivered again, and a database of the application's own
+    /// decides itself where it goes on.
+    ///
+    /// | a record fails | without `max_attempts` | with `dead_letter` | with `skip` |
+    /// |---|---|---|---|
+    /// | fewer times than `n` | comes again | comes again | comes again |
+    /// | the `n`th time | comes again | is appended there, and passed, in one transaction | is passed |
+    /// | and the dead-letter log refuses it | | `poll` says why; it is passed once that is mended | |
+    /// | at most once | is lost | `InvalidOption` | `InvalidOption` |
+    /// | in a database of its own (`exactly_once_from`) | comes again | `InvalidOption` | `InvalidOption` |
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Appends a record that has failed [too often](Self::max_attempts) to this log of the same store, and passes it: both
+    /// or neither, whatever crashes. So it is there once.
+    ///
+    /// It keeps its key, value and headers, and gets more headers, all of text: `placemark-log`, `placemark-partition` and
+    /// `placemark-offset` say where it comes from, `placemark-attempts` how often it was tried, and `placemark-reason` why it
+    /// failed last, in up to 1024 bytes: what [`fail`](crate::Batch::fail) or the handler of
+    /// [`run`](crate::Consumer::run) said, or what was seen of it.
+    ///
+    /// ```
+    /// # fn main() -> placemark::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = placemark::Store::open(dir.path())?;
+    /// use std::time::Duration;
+    ///
+    /// let (orders, dead) = (store.log("orders")?, store.log("orders-dead")?);
+    /// orders.append_batch(["bad", "good"])?;
+    /// let mut billing = orders.consumer("billing").max_attempts(2).dead_letter(&dead).max_poll_records(1).at_least_once()?;
+    /// for _ in 0..2 {
+    ///     drop(billing.poll(Duration::ZERO)?.unwrap()); // not settled, so it has failed
+    /// }
+    /// assert_eq!(billing.poll(Duration::ZERO)?.unwrap().offsets(), 1..2);
+    /// let letter = dead.read(placemark::StartAt::Earliest)?.next().unwrap()?;
+    /// assert_eq!((letter.value(), letter.header("placemark-attempts")), (&b"bad"[..], Some(&b"2"[..])));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dead_letter(mut self, log: &Log) -> Self {
+        self.dead_letter = Some(log.clone());
+        self
+    }
+
+    /// Passes a record that has failed [too often](Self::max_attempts), and keeps nothing of it.
+    pub fn skip(mut self) -> Self {
+        self.skip = true;
+        self
+    }
+
+    /// How long a partition rests under [`run`](crate::Consumer::run) after a record of it has failed: `first`, then twice as
+    /// long each time that the same record fails again, and never longer than `longest`. 100 ms and 10 s unless said here.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.choices.backoff = (first, longest);
+        self
+    }
+
     /// Joins the group as a consumer that loses what is in hand at a crash, and sees nothing twice.
     ///
     /// # Errors
@@ -218,8 +304,52 @@ impl ConsumerBuilder {
         if let Some((option, _)) = beside.into_iter().find(|(_, set)| *set && mode != Mode::AtLeastOnce) {
             return Err(Error::option(option, "has a meaning for at_least_once only: choose that, or leave it out"));
         }
+        let (first, longest) = self.choices.backoff;
+        if first.is_zero() || first > longest {
+            return Err(Error::option("backoff", "must begin above 0, and not above what is longest"));
+        }
+        let attempts = self.attempts(mode)?;
         self.choices.mode = mode;
-        Consumer::join(self.log.handle(), self.log.core(), &self.group, self.member, self.choices)
+        self.choices.counted = attempts.is_some();
+        let mut consumer = Consumer::join(self.log.handle(), self.log.core(), &self.group, self.member, self.choices)?;
+        consumer.attempts = attempts;
+        Ok(consumer)
+    }
+
+    /// What was said about records that fail, where it can be.
+    fn attempts(&self, mode: Mode) -> Result<Option<Attempts>> {
+        let refuse = |option, reason: &str| Err(Error::option(option, reason));
+        let Some(most) = self.max_attempts else {
+            return match (&self.dead_letter, self.skip) {
+                (Some(_), _) => refuse("dead_letter", "needs max_attempts, which says when it is for"),
+                (None, true) => refuse("skip", "needs max_attempts, which says when it is for"),
+                (None, false) => Ok(None),
+            };
+        };
+        if most == 0 {
+            return refuse("max_attempts", "is 0: a record has at least one");
+        }
+        if matches!(mode, Mode::AtMostOnce | Mode::ExactlyOnceFrom) {
+            return refuse("max_attempts", "has a meaning for at_least_once and exactly_once only");
+        }
+        if self.choices.by_key {
+            return refuse("max_attempts", "counts one batch of a partition at a time, which by_key does not keep to");
+        }
+        if self.dead_letter.is_some() == self.skip {
+            return refuse("max_attempts", "needs either dead_letter or skip, which say what becomes of the record");
+        }
+        if let Some(log) = &self.dead_letter {
+            if !log.handle().is_same_store(self.log.handle()) {
+                return refuse("dead_letter", "belongs to another store");
+            }
+            if log.core().id() == self.log.core().id() {
+                return refuse("dead_letter", "is the log that is read: its records would fail again");
+            }
+            if log.core().check_key(false, 0).is_err() {
+                return refuse("dead_letter", "keeps the latest record of every key only: letters would be lost");
+            }
+        }
+        Ok(Some(Attempts { most, dead_letter: self.dead_letter.clone() }))
     }
 }
 

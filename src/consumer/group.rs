@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use crate::group::Seen;
 use crate::partition::lock;
+use crate::placemarks::PlacemarkKey;
 use crate::store::{Handle, StoreCore};
 use crate::types::check_name;
-use crate::{Error, Result, Store};
+use crate::{Error, Log, Result, Store};
 
 /// A group by its name, on all logs that know it. See [`Store::group`](crate::Store::group).
 #[derive(Debug, Clone)]
@@ -91,6 +92,19 @@ impl Group {
         }
         all.sort_by(|a, b| (&a.log, a.partition).cmp(&(&b.log, b.partition)));
         Ok(all)
+    }
+
+    /// What was [committed with](crate::Batch::<crate::AtLeastOnce>::commit_with_metadata) the placemark in a partition of a
+    /// log; `None` when nothing was, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a log of another store.
+    pub fn metadata(&self, log: &Log, partition: u32) -> Result<Option<Vec<u8>>> {
+        let store = self.check(log)?;
+        let Some(group) = store.side().known_group(log.core().id(), &self.name) else { return Ok(None) };
+        let key = PlacemarkKey { group, log: log.core().id(), partition };
+        Ok(store.side().placemark(key).and_then(|placemark| placemark.metadata).map(|metadata| metadata.to_vec()))
     }
 
     /// Who is a member now, on which log, by the order of joining.

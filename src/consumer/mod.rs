@@ -1,11 +1,13 @@
 //! Members of groups: poll, process, settle.
 
 mod ahead;
+mod attempts;
 mod batch;
 mod builder;
 mod group;
 mod mode;
 mod reset;
+mod run;
 mod subscription;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use batch::checked as checked_metadata;
 pub use batch::{Batch, Placemark};
 pub use builder::ConsumerBuilder;
 pub use group::{Group, GroupMember, GroupPlacemark};
@@ -30,6 +33,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::Millis;
 use crate::{Entry, Error, Result, StartAt};
 use ahead::Ahead;
+use attempts::{Attempts, Limits};
 use subscription::{Subscription, not_assigned, resolve};
 
 /// What was chosen for a consumer.
@@ -42,6 +46,10 @@ pub(crate) struct Choices {
     processing_timeout: Option<Duration>,
     max_in_flight: Option<usize>,
     by_key: bool,
+    /// Whether attempts are counted.
+    counted: bool,
+    /// How long a partition rests after a first failure, and at most.
+    backoff: (Duration, Duration),
     mode: Mode,
 }
 
@@ -54,6 +62,8 @@ impl Default for Choices {
             processing_timeout: None,
             max_in_flight: None,
             by_key: false,
+            counted: false,
+            backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             mode: Mode::AtLeastOnce,
         }
     }
@@ -98,6 +108,9 @@ pub struct Consumer<M> {
     stop: Arc<AtomicBool>,
     closed: bool,
     load: Option<Load>,
+    attempts: Option<Attempts>,
+    /// Partitions where a record has failed under [`run`](Consumer::run).
+    rests: BTreeMap<u32, run::Rest>,
     /// Keeps the store open.
     handle: Handle,
     mode: PhantomData<fn() -> M>,
@@ -135,6 +148,13 @@ pub struct Lag {
 /// Asks the application where it is in a partition.
 type Load = Box<dyn FnMut(u32) -> Result<Option<u64>, Box<dyn std::error::Error + Send + Sync>> + Send>;
 
+/// What a wait for a batch came to.
+enum Polled<M> {
+    Batch(Batch<M>),
+    Stopped,
+    Nothing,
+}
+
 /// What a read brought.
 struct Filled {
     entries: Vec<Entry>,
@@ -158,6 +178,8 @@ impl<M> Consumer<M> {
             stop: Arc::default(),
             closed: false,
             load: None,
+            attempts: None,
+            rests: BTreeMap::new(),
             handle: handle.clone(),
             mode: PhantomData,
         })
@@ -172,28 +194,36 @@ impl<M> Consumer<M> {
     /// record is damaged, [`Error::Closed`], [`Error::Failed`] when a placemark cannot be written at most once. What was
     /// not returned is delivered by a later poll; at most once, what a failed poll had taken may be lost.
     pub fn poll(&mut self, wait: Duration) -> Result<Option<Batch<M>>> {
-        let deadline = Deadline::after(wait);
+        match self.next(Deadline::after(wait))? {
+            Polled::Batch(batch) => Ok(Some(batch)),
+            Polled::Stopped | Polled::Nothing => Ok(None),
+        }
+    }
+
+    fn next(&mut self, deadline: Deadline) -> Result<Polled<M>> {
         let signal = Arc::clone(self.subscription.log.signal());
         let mut listener = None;
         loop {
             if self.stop.swap(false, Ordering::SeqCst) {
-                return Ok(None);
+                return Ok(Polled::Stopped);
             }
             self.check_open()?;
             self.subscription.store.env().background.lend_a_hand();
             self.subscription.follow_growth();
             let next_deadline = self.take_back_late();
+            let rested = self.wake();
             if let Some(batch) = self.try_batch()? {
-                return Ok(Some(batch));
+                return Ok(Polled::Batch(batch));
             }
             if deadline.passed() {
-                return Ok(None);
+                return Ok(Polled::Nothing);
             }
             match &mut listener {
                 // What happened before listening began is looked for once more.
                 None => listener = Some(signal.listen()),
                 Some(listener) => {
                     let until = next_deadline.map_or(deadline, |next| deadline.or_earlier(Deadline::after(next)));
+                    let until = rested.map_or(until, |rested| until.or_earlier(rested));
                     listener.wait(&until);
                 }
             }
@@ -216,6 +246,11 @@ impl<M> Consumer<M> {
     pub fn committed(&self, partition: u32) -> Option<u64> {
         let placemark = self.subscription.store.side().placemark(self.subscription.key(partition));
         placemark.map(|placemark| placemark.offset)
+    }
+
+    /// What was [committed with](Batch::<AtLeastOnce>::commit_with_metadata) the group's placemark in a partition.
+    pub fn metadata(&self, partition: u32) -> Option<Vec<u8>> {
+        self.subscription.metadata(partition).map(|metadata| metadata.to_vec())
     }
 
     /// How far this consumer is behind, for each partition assigned to it: what is still to be delivered, for the first
@@ -331,8 +366,12 @@ impl<M> Consumer<M> {
             // A read that fails is forgotten: the next one begins at the same place.
             let filled = match fetch.sight.take() {
                 Some(sight) => self.read_by_key(fetch.partition, sight)?,
-                None => self.read(&fetch)?,
+                None => self.read(&fetch, self.limits(&fetch))?,
             };
+            if let Some(failed) = self.spent(fetch.partition, &filled.entries) {
+                self.pass(fetch, &filled, failed)?;
+                continue;
+            }
             if let Some(batch) = self.hand_out(fetch, filled)? {
                 return Ok(Some(batch));
             }
@@ -360,7 +399,7 @@ impl<M> Consumer<M> {
     }
 
     /// Reads what is to be delivered next, without the group's lock.
-    fn read(&mut self, fetch: &Fetch) -> Result<Filled> {
+    fn read(&mut self, fetch: &Fetch, limits: Limits) -> Result<Filled> {
         let partition = self.subscription.log.partition(fetch.partition)?;
         let wanted = fetch.from;
         let (start, end) = (partition.start(), partition.end());
@@ -374,12 +413,12 @@ impl<M> Consumer<M> {
             None => partition.cursor(from)?,
         };
         let skipped_before = cursor.skipped();
-        let until = fetch.until.unwrap_or(u64::MAX);
+        let Limits { records, until } = limits;
         let mut entries: Vec<Entry> = Vec::new();
         // What has no record up to here is a gap, if all that is there is read.
         let mut reached = end.min(until).max(from);
         while cursor.position() < until {
-            if entries.len() >= self.choices.max_poll_records {
+            if entries.len() >= records {
                 reached = cursor.position();
                 break;
             }
@@ -441,7 +480,8 @@ impl<M> Consumer<M> {
         let floor = delivered.floor.filter(|_| first);
         // Under the group's lock, so that placemarks are written in the order in which they move.
         let key = self.subscription.key(partition);
-        let commit = floor.map(|floor| self.subscription.store.side().commit(key, floor)).transpose()?;
+        let commit = floor.map(|floor| self.subscription.store.side().commit(key, floor, None)).transpose()?;
+        let noted = delivered.batch.and_then(|batch| Some((batch, self.note(partition, &entries, range.end)?)));
         drop(members);
         if let Some(commit) = commit {
             // Before the application sees it: from here on a crash loses it rather than repeat it.
@@ -449,8 +489,18 @@ impl<M> Consumer<M> {
                 commit.wait()?;
             }
         }
+        let mut tried = None;
+        if let Some((batch, noted)) = noted {
+            // Before the application sees it too: an attempt counts even if the process does not survive it.
+            let waited = noted.and_then(|(noted, tried)| noted.wait().map(|()| tried));
+            tried = Some(waited.inspect_err(|_| self.subscription.drop_batch(partition, batch))?);
+            if let [entry] = &entries[..] {
+                let late = "it was held past its processing timeout".to_owned();
+                self.subscription.group.set_reason(partition, entry.offset(), late);
+            }
+        }
         let skipped = self.skipped.remove(&partition).unwrap_or_default();
-        Ok(Some(Batch::new(&self.subscription, partition, delivered.batch, entries, range, skipped)))
+        Ok(Some(Batch::new(&self.subscription, partition, delivered.batch, entries, range, skipped, tried)))
     }
 }
 

@@ -106,7 +106,7 @@ impl Group {
         Ok(ResetPlan { group: self.clone(), log: log.clone(), resets })
     }
 
-    fn check(&self, log: &Log) -> Result<&Arc<StoreCore>> {
+    pub(super) fn check(&self, log: &Log) -> Result<&Arc<StoreCore>> {
         check_name(self.name())?;
         if !self.store().is_same_store(log.handle()) {
             return Err(Error::option("log", "belongs to another store"));
@@ -125,7 +125,8 @@ impl Group {
         let resets = plan(&places(store, log, known))?;
         let group = store.side().group_id(log.id(), self.name())?;
         let key = |partition| PlacemarkKey { group, log: log.id(), partition };
-        let commits: Vec<_> = resets.iter().map(|reset| store.side().commit(key(reset.partition), reset.to)).collect();
+        let commits: Vec<_> =
+            resets.iter().map(|reset| store.side().commit(key(reset.partition), reset.to, None)).collect();
         for commit in commits {
             commit?.wait()?;
         }

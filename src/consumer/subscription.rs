@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::consumer::Choices;
-use crate::group::{BatchId, GroupState, MemberId, Terms};
+use crate::consumer::batch::Culprit;
+use crate::format::Metadata;
+use crate::group::{BatchId, Group as Members, GroupState, MemberId, Terms};
 use crate::partition::lock;
-use crate::placemarks::PlacemarkKey;
+use crate::placemarks::{Commit, Noted, PlacemarkKey};
 use crate::store::{LogCore, StoreCore};
 use crate::types::Millis;
 use crate::{Error, Result, StartAt};
@@ -41,6 +43,7 @@ impl Subscription {
             name: member,
             max_in_flight: choices.max_in_flight.unwrap_or(usize::MAX),
             by_key: choices.by_key,
+            one_at_a_time: choices.counted,
         });
         drop(registry);
         log.signal().notify();
@@ -62,15 +65,11 @@ impl Subscription {
         }
     }
 
-    /// Settles a batch, and moves the placemark when the gapless prefix has grown. On return it is as durable as the
-    /// store's durability says. Of a failed commit nothing is seen.
-    pub(crate) fn settle(&self, partition: u32, batch: BatchId) -> Result<()> {
+    /// Settles a batch that ends here, and moves the placemark when the gapless prefix has grown. On return it is as
+    /// durable as the store's durability says. Of a failed commit nothing is seen.
+    pub(crate) fn settle(&self, partition: u32, batch: BatchId, end: u64, metadata: Option<Metadata>) -> Result<()> {
         let mut members = self.group.members();
-        let floor = members.settles_to(partition, batch)?;
-        // Appended under the group's lock, so that placemarks are written in the order in which they move; waited for
-        // without it, so that many threads share one sync.
-        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor)).transpose()?;
-        members.settle(partition, batch)?;
+        let commit = self.settle_in(&mut members, partition, batch, end, metadata)?;
         drop(members);
         self.log.signal().notify();
         if let Some(commit) = commit {
@@ -78,6 +77,49 @@ impl Subscription {
         }
         self.store.env().background.lend_a_hand();
         Ok(())
+    }
+
+    /// Appended under the group's lock, so that placemarks are written in the order in which they move; to be waited for
+    /// without it, so that many threads share one sync.
+    fn settle_in(
+        &self,
+        members: &mut Members,
+        partition: u32,
+        batch: BatchId,
+        end: u64,
+        metadata: Option<Metadata>,
+    ) -> Result<Option<Commit<'_>>> {
+        let floor = members.settles_to(partition, batch)?;
+        let metadata = self.group.metadata_at(partition, end, metadata, floor);
+        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor, metadata)).transpose()?;
+        members.settle(partition, batch)?;
+        Ok(commit)
+    }
+
+    /// Settles what a batch has before the record that failed, gives the rest back, and counts the attempt: in one, so
+    /// that no one gets that record before.
+    pub(super) fn fail(&self, partition: u32, batch: BatchId, culprit: &Culprit) -> Result<()> {
+        let mut members = self.group.members();
+        let left = members.give_back(partition, batch, culprit.offset)?;
+        let commit = if left { self.settle_in(&mut members, partition, batch, culprit.offset, None)? } else { None };
+        let side = self.store.side();
+        let noted = culprit.counts.then(|| side.note_trial(self.key(partition), |version| culprit.trial(version)));
+        drop(members);
+        self.log.signal().notify();
+        commit.map_or(Ok(()), |commit| commit.wait().map(|_| ()))?;
+        noted.map_or(Ok(()), |noted| noted.and_then(Noted::wait))
+    }
+
+    /// Gives a batch back from this offset on; whether anything is left of it.
+    pub(crate) fn give_back(&self, partition: u32, batch: BatchId, from: u64) -> Result<bool> {
+        let left = self.group.members().give_back(partition, batch, from);
+        self.log.signal().notify();
+        left
+    }
+
+    /// What the application committed with the placemark in a partition.
+    pub(crate) fn metadata(&self, partition: u32) -> Option<Metadata> {
+        self.store.side().placemark(self.key(partition))?.metadata
     }
 
     /// Where the group began in a partition.

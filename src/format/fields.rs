@@ -112,6 +112,18 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// Appends bytes behind their length.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Takes what [`put_bytes`] appended.
+pub(super) fn take_bytes<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
+    let len = usize::try_from(fields.varint()?).ok()?;
+    fields.take(len)
+}
+
 /// Where the body of a small file begins, behind magic and version.
 const BODY: usize = MAGIC_LEN + 4;
 const MAGIC_LEN: usize = 8;

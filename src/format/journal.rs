@@ -1,12 +1,15 @@
 //! A record of the journal: a transaction that is decided.
 
-use crate::format::ProducerStamp;
-use crate::format::fields::{Fields, put_varint};
+use crate::format::fields::{Fields, put_bytes, put_varint, take_bytes};
+use crate::format::{Metadata, ProducerStamp};
 use crate::types::{GroupId, LogId, Millis};
 
 /// Says, where a log's number is expected, that a producer's stamp stands before it. It is that of the side log, to
 /// which no transaction appends.
 const STAMPED: u64 = 0;
+
+/// Says, where a group's number is expected, that a placemark's metadata stands before it. Groups count from 1.
+const WITH_METADATA: u64 = 0;
 
 /// What a transaction does, all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,7 +33,7 @@ pub(crate) struct Part {
 }
 
 /// One placemark that moves with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DecidedPlacemark {
     pub(crate) group: GroupId,
     pub(crate) log: LogId,
@@ -38,6 +41,8 @@ pub(crate) struct DecidedPlacemark {
     pub(crate) offset: u64,
     /// Larger than that of every earlier placemark of the same key.
     pub(crate) version: u64,
+    /// The application's own bytes.
+    pub(crate) metadata: Option<Metadata>,
 }
 
 impl Decision {
@@ -62,6 +67,10 @@ impl Decision {
         }
         put_varint(&mut out, self.placemarks.len() as u64);
         for placemark in &self.placemarks {
+            if let Some(metadata) = &placemark.metadata {
+                put_varint(&mut out, WITH_METADATA);
+                put_bytes(&mut out, metadata);
+            }
             put_varint(&mut out, u64::from(placemark.group.0));
             put_varint(&mut out, u64::from(placemark.log.0));
             put_varint(&mut out, u64::from(placemark.partition));
@@ -90,12 +99,18 @@ impl Decision {
             decision.parts.push(Part { log, partition, base, timestamp, count, producer, records });
         }
         for _ in 0..fields.varint()? {
+            let (mut group, mut metadata) = (fields.varint32()?, None);
+            if u64::from(group) == WITH_METADATA {
+                metadata = Some(take_bytes(&mut fields)?.into());
+                group = fields.varint32()?;
+            }
             decision.placemarks.push(DecidedPlacemark {
-                group: GroupId(fields.varint32()?),
+                group: GroupId(group),
                 log: LogId(fields.varint32()?),
                 partition: fields.varint32()?,
                 offset: fields.counter()?,
                 version: fields.counter()?,
+                metadata,
             });
         }
         fields.is_empty().then_some(decision)

@@ -27,7 +27,7 @@ pub(crate) use record::{
     HeaderIter, RawRecord, decode_record, encode_record, encode_value, headers, record_len, value_len, with_time,
 };
 pub(crate) use segment_header::{HeaderFault, SegmentHeader};
-pub(crate) use side::{SideKey, SideValue};
+pub(crate) use side::{Metadata, SideKey, SideValue, Trial};
 pub(crate) use store_file::StoreFile;
 
 use crate::types::{LogId, Pos};

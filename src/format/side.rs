@@ -1,7 +1,12 @@
 //! Keys and values of the side log.
 
-use crate::format::fields::{Fields, put_varint};
+use std::sync::Arc;
+
+use crate::format::fields::{Fields, put_bytes, put_varint, take_bytes};
 use crate::types::{GroupId, LogId, ProducerId};
+
+/// Bytes of the application's own that stand with a placemark.
+pub(crate) type Metadata = Arc<[u8]>;
 
 /// What a record of the side log is about. Kinds that this version does not know are kept, and skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,18 +27,39 @@ pub(crate) enum SideKey {
     NextGroup,
     /// The next number for a producer.
     NextProducer,
+    /// What a group tries to process in a partition, where attempts are counted.
+    Trial { group: GroupId, log: LogId, partition: u32 },
 }
 
 /// What the side log says about a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SideValue {
     Placemark {
         offset: u64,
         version: u64,
+        /// The application's own bytes.
+        metadata: Option<Metadata>,
     },
     Producer(ProducerId),
+    Trial(Trial),
     /// An offset, a number of a log or group, or a counter.
     Number(u64),
+}
+
+/// What was handed out last in a partition, where attempts are counted. If the placemark has not moved since, it has
+/// failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trial {
+    /// Offset of the first record that was handed out.
+    pub(crate) offset: u64,
+    /// How many records were handed out together.
+    pub(crate) records: u64,
+    /// For a record on its own: how often it has been handed out so, this time included. Otherwise 0.
+    pub(crate) attempts: u64,
+    /// Up to here the records are under suspicion: they were handed out together with one that failed.
+    pub(crate) until: u64,
+    /// The version of the placemark at the time, 0 where there was none.
+    pub(crate) version: u64,
 }
 
 const PLACEMARK: u8 = 1;
@@ -44,6 +70,7 @@ const NEXT_LOG: u8 = 5;
 const NEXT_GROUP: u8 = 6;
 const PRODUCER: u8 = 7;
 const NEXT_PRODUCER: u8 = 8;
+const TRIAL: u8 = 9;
 
 impl SideKey {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -57,6 +84,7 @@ impl SideKey {
         match self {
             Self::Placemark { group, log, partition } => place(PLACEMARK, *group, *log, *partition),
             Self::Start { group, log, partition } => place(START, *group, *log, *partition),
+            Self::Trial { group, log, partition } => place(TRIAL, *group, *log, *partition),
             Self::Group { log, name } => {
                 out.push(GROUP);
                 put_varint(&mut out, u64::from(log.0));
@@ -82,12 +110,13 @@ impl SideKey {
         let mut fields = Fields::new(bytes);
         let kind = fields.u8()?;
         let key = match kind {
-            PLACEMARK | START => {
+            PLACEMARK | START | TRIAL => {
                 let group = GroupId(fields.varint32()?);
                 let log = LogId(fields.varint32()?);
                 let partition = fields.varint32()?;
                 match kind {
                     PLACEMARK => Self::Placemark { group, log, partition },
+                    TRIAL => Self::Trial { group, log, partition },
                     _ => Self::Start { group, log, partition },
                 }
             }
@@ -112,13 +141,21 @@ impl SideValue {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
         match self {
-            Self::Placemark { offset, version } => {
+            Self::Placemark { offset, version, metadata } => {
                 put_varint(&mut out, *offset);
                 put_varint(&mut out, *version);
+                if let Some(metadata) = metadata {
+                    put_bytes(&mut out, metadata);
+                }
             }
             Self::Producer(producer) => {
                 put_varint(&mut out, u64::from(producer.number));
                 put_varint(&mut out, u64::from(producer.epoch));
+            }
+            Self::Trial(Trial { offset, records, attempts, until, version }) => {
+                for number in [*offset, *records, *attempts, *until, *version] {
+                    put_varint(&mut out, number);
+                }
             }
             Self::Number(number) => put_varint(&mut out, *number),
         }
@@ -130,11 +167,20 @@ impl SideValue {
         let mut fields = Fields::new(bytes);
         match key {
             SideKey::Placemark { .. } => {
-                Some(Self::Placemark { offset: fields.counter()?, version: fields.counter()? })
+                let (offset, version) = (fields.counter()?, fields.counter()?);
+                let metadata = if fields.is_empty() { None } else { Some(take_bytes(&mut fields)?.into()) };
+                Some(Self::Placemark { offset, version, metadata })
             }
             SideKey::Producer { .. } => {
                 Some(Self::Producer(ProducerId { number: fields.varint32()?, epoch: fields.varint32()? }))
             }
+            SideKey::Trial { .. } => Some(Self::Trial(Trial {
+                offset: fields.counter()?,
+                records: fields.counter()?,
+                attempts: fields.counter()?,
+                until: fields.counter()?,
+                version: fields.counter()?,
+            })),
             _ => fields.counter().map(Self::Number),
         }
     }

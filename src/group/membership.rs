@@ -82,11 +82,19 @@ pub(crate) struct Terms {
     pub(crate) max_in_flight: usize,
     /// Whether records of one key go one after the other.
     pub(crate) by_key: bool,
+    /// Whether it has one batch of a partition in flight at a time, whatever its mode.
+    pub(crate) one_at_a_time: bool,
+}
+
+impl Terms {
+    fn one_at_a_time(&self) -> bool {
+        self.one_at_a_time || self.mode.one_at_a_time()
+    }
 }
 
 impl From<Mode> for Terms {
     fn from(mode: Mode) -> Self {
-        Self { mode, name: None, max_in_flight: usize::MAX, by_key: false }
+        Self { mode, name: None, max_in_flight: usize::MAX, by_key: false, one_at_a_time: false }
     }
 }
 
@@ -125,6 +133,8 @@ struct Share {
     heir: Option<MemberId>,
     progress: Progress,
     paused: bool,
+    /// It is left alone for a while, after a failure.
+    resting: bool,
     /// The position is to be asked for: the owner is new, or a batch came back.
     load: bool,
     /// The fetch that may still end well.
@@ -149,6 +159,7 @@ impl Share {
             heir: None,
             progress: Progress::new(at),
             paused: false,
+            resting: false,
             load: true,
             fetch: None,
             blocked: None,
@@ -156,16 +167,18 @@ impl Share {
     }
 
     /// Whether this member may be given something now.
-    fn serves(&self, member: MemberId, mode: Mode) -> bool {
+    fn serves(&self, member: MemberId, terms: &Terms) -> bool {
         self.owner == Some(member)
             && self.heir == self.owner
             && !self.paused
-            && (self.progress.is_idle() || !mode.one_at_a_time())
+            && !self.resting
+            && (self.progress.is_idle() || !terms.one_at_a_time())
     }
 
     fn disown(&mut self) {
         self.owner = None;
         self.paused = false;
+        self.resting = false;
         self.fetch = None;
         self.blocked = None;
     }
@@ -355,7 +368,7 @@ impl Group {
     pub(crate) fn is_current(&self, fetch: &Fetch) -> bool {
         self.members.get(&fetch.member).filter(|member| self.has_room(member)).is_some_and(|member| {
             self.share(fetch.partition)
-                .is_some_and(|share| share.fetch == Some(fetch.number) && share.serves(fetch.member, member.terms.mode))
+                .is_some_and(|share| share.fetch == Some(fetch.number) && share.serves(fetch.member, &member.terms))
         })
     }
 
@@ -388,6 +401,16 @@ impl Group {
             share.load = true;
             self.touched(partition);
         }
+    }
+
+    /// A batch is given back from this offset on, to be delivered again. Answers whether it has anything left; if not, it
+    /// is no longer in flight. `Fenced`, with nothing changed, when it was not.
+    pub(crate) fn give_back(&mut self, partition: u32, batch: BatchId, from: u64) -> Result<bool> {
+        let share = self.share_mut(partition).ok_or(Error::Fenced)?;
+        let left = share.progress.give_back(batch, from)?;
+        share.load = true;
+        self.touched(partition);
+        Ok(left)
     }
 
     /// Takes back the batches whose deadline has come. Answers whether there were any.
@@ -438,6 +461,13 @@ impl Group {
         Ok(())
     }
 
+    /// Leaves a partition alone, or ends that. One that is not this member's is none of its business.
+    pub(crate) fn set_resting(&mut self, member: MemberId, partition: u32, resting: bool) {
+        if let Ok(share) = self.owned_mut(member, partition) {
+            share.resting = resting;
+        }
+    }
+
     fn share(&self, partition: u32) -> Option<&Share> {
         self.shares.get(partition as usize)
     }
@@ -460,7 +490,7 @@ impl Group {
         if !self.has_room(member) {
             return None;
         }
-        let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, mode));
+        let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, &member.terms));
         let free = |share: &Share| !member.terms.by_key || share.blocked.is_none();
         in_turn(&self.dropped, member.last).find(|partition| serves(*partition).is_some_and(free)).or_else(|| {
             in_turn(&member.owned, member.last).find(|partition| {

@@ -240,6 +240,32 @@ impl Progress {
         true
     }
 
+    /// A batch was given back unprocessed from this offset on. Answers whether anything of it is still in flight.
+    pub(crate) fn give_back(&mut self, id: BatchId, from: u64) -> Result<bool> {
+        let batch = self.in_flight.get_mut(&id).ok_or(Error::Fenced)?;
+        let (mut kept, mut back) = (Vec::new(), Vec::new());
+        for piece in batch.pieces.iter() {
+            if piece.start < from {
+                kept.push(piece.start..piece.end.min(from));
+            }
+            if piece.end > from {
+                back.push(piece.start.max(from)..piece.end);
+            }
+        }
+        let overtaken = batch.overtaken;
+        let mut kept = kept.into_iter();
+        let left = kept.next().map(|first| batch.pieces = Pieces { first, others: kept.collect() }).is_some();
+        if !left {
+            self.take(id);
+        }
+        if !overtaken {
+            for piece in back {
+                self.dropped.insert(piece);
+            }
+        }
+        Ok(left)
+    }
+
     /// Takes back the batches whose deadline has come. Answers whether there were any.
     pub(crate) fn expire(&mut self, now: Duration) -> bool {
         let mut any = false;

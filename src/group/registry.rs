@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::format::Metadata;
 use crate::group::Group;
 use crate::partition::lock;
 use crate::storage::Stopwatch;
@@ -18,15 +19,64 @@ pub(crate) struct GroupState {
     /// Who reads what, and how far. Locks of the side log are taken under it, none of a partition's.
     members: Mutex<Group>,
     clock: Stopwatch,
+    /// What was committed with batches that ended above the floor, by partition and end. Changed under the lock of the
+    /// members, as `reasons` are not.
+    ahead: Mutex<BTreeMap<(u32, u64), Metadata>>,
+    /// Why a record failed last, by partition, where attempts are counted. Held for moments.
+    reasons: Mutex<BTreeMap<u32, (u64, String)>>,
 }
 
 impl GroupState {
     pub(crate) fn new(id: GroupId, name: &str, floors: impl IntoIterator<Item = u64>) -> Self {
-        Self { id, name: name.to_owned(), members: Mutex::new(Group::new(floors)), clock: Stopwatch::start() }
+        Self {
+            id,
+            name: name.to_owned(),
+            members: Mutex::new(Group::new(floors)),
+            clock: Stopwatch::start(),
+            ahead: Mutex::default(),
+            reasons: Mutex::default(),
+        }
     }
 
     pub(crate) fn members(&self) -> MutexGuard<'_, Group> {
         lock(&self.members)
+    }
+
+    /// Keeps the metadata of a batch that is settled and ends here until the floor comes there; those of the floor, if it
+    /// moves.
+    pub(crate) fn metadata_at(
+        &self,
+        partition: u32,
+        end: u64,
+        metadata: Option<Metadata>,
+        floor: Option<u64>,
+    ) -> Option<Metadata> {
+        if floor == Some(end) && metadata.is_some() {
+            return metadata;
+        }
+        let mut ahead = lock(&self.ahead);
+        match metadata {
+            Some(metadata) => ahead.insert((partition, end), metadata),
+            None => ahead.remove(&(partition, end)),
+        };
+        let floor = floor?;
+        let mut last = None;
+        while let Some(at) = ahead.range((partition, 0)..=(partition, floor)).next().map(|(at, _)| *at) {
+            last = ahead.remove(&at).filter(|_| at.1 == floor);
+        }
+        last
+    }
+
+    /// Notes why a record has failed.
+    pub(crate) fn set_reason(&self, partition: u32, offset: u64, reason: String) {
+        lock(&self.reasons).insert(partition, (offset, reason));
+    }
+
+    /// Why a record has failed last, as far as that was seen.
+    pub(crate) fn reason(&self, partition: u32, offset: u64) -> String {
+        let reasons = lock(&self.reasons);
+        let known = reasons.get(&partition).filter(|(at, _)| *at == offset).map(|(_, reason)| reason.clone());
+        known.unwrap_or_else(|| "its process ended before it was settled".to_owned())
     }
 
     /// Time as deadlines of batches count it.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use crate::broken::broken;
-use crate::format::{DecidedPlacemark, Decision, Part};
+use crate::format::{DecidedPlacemark, Decision, Metadata, Part};
 use crate::partition::{Encoded, Fence, Held, PartitionCore, lock};
 use crate::placemarks::{PlacemarkKey, SideLog};
 use crate::record::Record;
@@ -63,11 +63,19 @@ struct Touched {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) parts: Vec<(Arc<PartitionCore>, Encoded)>,
-    pub(crate) placemarks: Vec<(PlacemarkKey, u64)>,
+    pub(crate) placemarks: Vec<Move>,
     /// Whether the decision waits for the disk.
     pub(crate) durable: bool,
     /// The producer whose records they are, by its fence and epoch: asked when the partitions are held.
     pub(crate) producer: Option<(Arc<Fence>, u32)>,
+}
+
+/// A placemark that moves with a transaction.
+#[derive(Debug, Clone)]
+pub(crate) struct Move {
+    pub(crate) key: PlacemarkKey,
+    pub(crate) offset: u64,
+    pub(crate) metadata: Option<Metadata>,
 }
 
 /// A transaction in the queue.
@@ -232,12 +240,13 @@ impl Journal {
                 }
             });
             let parts = parts.collect();
-            let placemarks = waiting.work.placemarks.iter().map(|(key, offset)| DecidedPlacemark {
+            let placemarks = waiting.work.placemarks.iter().map(|Move { key, offset, metadata }| DecidedPlacemark {
                 group: key.group,
                 log: key.log,
                 partition: key.partition,
                 offset: *offset,
                 version: self.side.next_version(*key),
+                metadata: metadata.clone(),
             });
             Decision { parts, placemarks: placemarks.collect() }
         };

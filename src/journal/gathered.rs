@@ -17,7 +17,29 @@ pub(crate) struct Gathered {
     newest: Option<Millis>,
 }
 
+/// How much had been gathered at some time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GatheredMark {
+    bytes: usize,
+    count: u32,
+    largest: usize,
+    newest: Option<Millis>,
+}
+
 impl Gathered {
+    pub(crate) fn mark(&self) -> GatheredMark {
+        let Self { bytes, count, largest, newest } = self;
+        GatheredMark { bytes: bytes.len(), count: *count, largest: *largest, newest: *newest }
+    }
+
+    /// Takes out what was added since; whether anything is left.
+    pub(crate) fn roll_back(&mut self, to: GatheredMark) -> bool {
+        let GatheredMark { bytes, count, largest, newest } = to;
+        self.bytes.truncate(bytes);
+        (self.count, self.largest, self.newest) = (count, largest, newest);
+        count > 0
+    }
+
     /// Adds a record. One that brings no time of its own gets that of the commit.
     pub(crate) fn push(&mut self, record: &Record<'_>) -> Result<()> {
         let own = record.timestamp.map(Millis::from_time).transpose()?;

@@ -3,5 +3,5 @@
 mod commit;
 mod gathered;
 
-pub(crate) use commit::{Journal, SEGMENT_BYTES, Work};
-pub(crate) use gathered::Gathered;
+pub(crate) use commit::{Journal, Move, SEGMENT_BYTES, Work};
+pub(crate) use gathered::{Gathered, GatheredMark};

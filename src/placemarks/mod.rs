@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::broken::broken;
-use crate::format::{DecidedPlacemark, Ident, SideKey, SideValue};
+use crate::format::{DecidedPlacemark, Ident, Metadata, SideKey, SideValue, Trial};
 use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
@@ -70,9 +70,26 @@ impl Commit<'_> {
     /// Waits as the store's durability says, then shows the placemark.
     pub(crate) fn wait(self) -> Result<Placemark> {
         self.side.partition.settle(&self.appended)?;
-        lock(&self.side.table).show(self.key, self.placemark);
+        lock(&self.side.table).show(self.key, &self.placemark);
         self.side.keep_small();
         Ok(self.placemark)
+    }
+}
+
+/// A trial that has been written, on its way to the disk.
+#[derive(Debug)]
+#[must_use = "what is tried must be known before"]
+pub(crate) struct Noted<'a> {
+    side: &'a SideLog,
+    appended: Appended,
+}
+
+impl Noted<'_> {
+    /// Waits as the store's durability says.
+    pub(crate) fn wait(self) -> Result<()> {
+        self.side.partition.settle(&self.appended)?;
+        self.side.keep_small();
+        Ok(())
     }
 }
 
@@ -121,28 +138,52 @@ impl SideLog {
     }
 
     /// Writes a placemark, to be waited for. `Fenced` when its group, or its log, has been deleted.
-    pub(crate) fn commit(&self, key: PlacemarkKey, offset: u64) -> Result<Commit<'_>> {
+    pub(crate) fn commit(&self, key: PlacemarkKey, offset: u64, metadata: Option<Metadata>) -> Result<Commit<'_>> {
         let _order = lock(&self.order);
-        let version = {
-            let mut table = lock(&self.table);
-            if table.catalog.owner(key.group) != Some(key.log) {
-                drop(table);
-                self.partition.check_usable()?;
-                return Err(Error::Fenced);
-            }
-            table.assign(key)
-        };
-        let placemark = Placemark { offset, version, committed_at: self.now() };
-        let appended = self.write(key, placemark)?;
-        lock(&self.table).wrote(key, placemark, appended.base);
+        let version = self.with_group(key, |table| table.assign(key))?;
+        let placemark = Placemark { offset, version, committed_at: self.now(), metadata };
+        let appended = self.write(key, &placemark)?;
+        lock(&self.table).wrote(key, version, appended.base);
         Ok(Commit { side: self, key, placemark, appended })
+    }
+
+    /// Writes what is tried next in a partition, to be waited for; `trial` makes it, knowing the version of the placemark.
+    /// `Fenced` when its group, or its log, has been deleted.
+    pub(crate) fn note_trial(&self, key: PlacemarkKey, trial: impl FnOnce(u64) -> Trial) -> Result<Noted<'_>> {
+        let _order = lock(&self.order);
+        let trial = self.with_group(key, |table| {
+            table.expect_trial(key);
+            trial(table.version(key))
+        })?;
+        let side_key = SideKey::Trial { group: key.group, log: key.log, partition: key.partition };
+        let appended = self.write_value(&side_key, &SideValue::Trial(trial))?;
+        lock(&self.table).tries(key, trial, appended.base);
+        Ok(Noted { side: self, appended })
+    }
+
+    /// What was tried last in a partition, and the version of the placemark there now.
+    pub(crate) fn trial(&self, key: PlacemarkKey) -> (Option<Trial>, u64) {
+        let table = lock(&self.table);
+        (table.trial(key), table.version(key))
+    }
+
+    /// Looks at the table for a change of what is a group's, which must be there.
+    fn with_group<T>(&self, key: PlacemarkKey, look: impl FnOnce(&mut Table) -> T) -> Result<T> {
+        let mut table = lock(&self.table);
+        if table.catalog.owner(key.group) == Some(key.log) {
+            return Ok(look(&mut table));
+        }
+        drop(table);
+        self.partition.check_usable()?;
+        Err(Error::Fenced)
     }
 
     /// Takes in a placemark that a transaction has decided, now or before this opening. It counts if it is newer than
     /// what is known, and for a group that still exists. The journal has it, so that nothing is waited for.
     pub(crate) fn decided(&self, decided: &DecidedPlacemark) -> Result<()> {
         let key = PlacemarkKey { group: decided.group, log: decided.log, partition: decided.partition };
-        let placemark = Placemark { offset: decided.offset, version: decided.version, committed_at: self.now() };
+        let DecidedPlacemark { offset, version, ref metadata, .. } = *decided;
+        let placemark = Placemark { offset, version, committed_at: self.now(), metadata: metadata.clone() };
         {
             let _order = lock(&self.order);
             let (known, newer) = {
@@ -153,10 +194,10 @@ impl SideLog {
                 return Ok(());
             }
             if newer {
-                let appended = self.write(key, placemark)?;
-                lock(&self.table).wrote(key, placemark, appended.base);
+                let appended = self.write(key, &placemark)?;
+                lock(&self.table).wrote(key, version, appended.base);
             }
-            lock(&self.table).show(key, placemark);
+            lock(&self.table).show(key, &placemark);
         }
         self.keep_small();
         Ok(())
@@ -168,9 +209,14 @@ impl SideLog {
     }
 
     /// Appends a placemark's record, under `order`.
-    fn write(&self, key: PlacemarkKey, placemark: Placemark) -> Result<Appended> {
-        let key = SideKey::Placemark { group: key.group, log: key.log, partition: key.partition }.encode();
-        let value = SideValue::Placemark { offset: placemark.offset, version: placemark.version }.encode();
+    fn write(&self, key: PlacemarkKey, placemark: &Placemark) -> Result<Appended> {
+        let key = SideKey::Placemark { group: key.group, log: key.log, partition: key.partition };
+        self.write_value(&key, &placemark.value(placemark.version))
+    }
+
+    /// Appends a record, under `order`.
+    fn write_value(&self, key: &SideKey, value: &SideValue) -> Result<Appended> {
+        let (key, value) = (key.encode(), value.encode());
         self.upkeep.added(key.len(), value.len());
         self.partition.append_unsynced(&Record::new(&value).key(&key))
     }
@@ -240,7 +286,7 @@ impl SideLog {
                 let group = GroupId(next);
                 next += 1;
                 for (key, placemark) in table.placemarks_of(old) {
-                    let value = SideValue::Placemark { offset: placemark.offset, version: 1 }.encode();
+                    let value = placemark.value(1).encode();
                     let key = SideKey::Placemark { group, log, partition: key.partition };
                     places.push(Change { key, value: Some(value) });
                 }

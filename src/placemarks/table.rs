@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::broken::broken;
-use crate::format::{SideKey, SideValue};
+use crate::format::{Metadata, SideKey, SideValue, Trial};
 use crate::placemarks::catalog::Catalog;
 use crate::types::{GroupId, LogId, Millis};
 
@@ -18,12 +18,21 @@ pub(crate) struct PlacemarkKey {
 }
 
 /// The next offset that a group will read in a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placemark {
     pub(crate) offset: u64,
     /// Grows with each commit of the key, from 1: of two records that are replayed in any order the newer one holds.
     pub(crate) version: u64,
     pub(crate) committed_at: Millis,
+    /// Bytes of the application's own.
+    pub(crate) metadata: Option<Metadata>,
+}
+
+impl Placemark {
+    /// What the side log says of it.
+    pub(super) fn value(&self, version: u64) -> SideValue {
+        SideValue::Placemark { offset: self.offset, version, metadata: self.metadata.clone() }
+    }
 }
 
 /// Which record of a key is the newest, for compaction.
@@ -52,7 +61,7 @@ impl Newest {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Slot {
     /// What was committed last; its version is 0 as long as nothing was.
     shown: Placemark,
@@ -65,15 +74,15 @@ struct Slot {
 
 impl Slot {
     const EMPTY: Self = Self {
-        shown: Placemark { offset: 0, version: 0, committed_at: Millis(0) },
+        shown: Placemark { offset: 0, version: 0, committed_at: Millis(0), metadata: None },
         assigned: 0,
         written: 0,
         newest: Newest { record: 0, settled: 0 },
     };
 
-    fn show(&mut self, placemark: Placemark) {
+    fn show(&mut self, placemark: &Placemark) {
         if placemark.version > self.shown.version {
-            self.shown = placemark;
+            self.shown = placemark.clone();
         }
     }
 }
@@ -84,11 +93,20 @@ struct Start {
     newest: Newest,
 }
 
+/// What was tried last in a partition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tried {
+    /// `None` as long as nothing was written.
+    trial: Option<Trial>,
+    newest: Newest,
+}
+
 /// The state. Changed under the lock that orders the records.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     placemarks: BTreeMap<PlacemarkKey, Slot>,
     starts: BTreeMap<PlacemarkKey, Start>,
+    trials: BTreeMap<PlacemarkKey, Tried>,
     pub(super) catalog: Catalog,
     /// Records below this offset were made durable before the last compaction dropped any.
     bound: u64,
@@ -111,17 +129,23 @@ impl Table {
     fn put(&mut self, key: &SideKey, value: &[u8], record: u64, time: Millis) {
         let bound = self.bound;
         match (key, SideValue::decode(key, value)) {
-            (SideKey::Placemark { group, log, partition }, Some(SideValue::Placemark { offset, version })) => {
+            (
+                SideKey::Placemark { group, log, partition },
+                Some(SideValue::Placemark { offset, version, metadata }),
+            ) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                let placemark = Placemark { offset, version, committed_at: time };
-                self.wrote(key, placemark, record);
-                self.show(key, placemark);
+                let placemark = Placemark { offset, version, committed_at: time, metadata };
+                self.wrote(key, version, record);
+                self.show(key, &placemark);
             }
             (SideKey::Start { group, log, partition }, Some(SideValue::Number(offset))) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
                 let start = self.starts.entry(key).or_insert(Start { offset, newest: Newest::default() });
                 start.offset = offset;
                 start.newest.moved(record, bound);
+            }
+            (SideKey::Trial { group, log, partition }, Some(SideValue::Trial(trial))) => {
+                self.tries(PlacemarkKey { group: *group, log: *log, partition: *partition }, trial, record);
             }
             (SideKey::Log { name }, Some(SideValue::Number(id))) => {
                 self.catalog.set_log(name, LogId(small(id)), record, bound);
@@ -159,6 +183,9 @@ impl Table {
             SideKey::Start { group, log, partition } => {
                 self.starts.remove(&PlacemarkKey { group: *group, log: *log, partition: *partition });
             }
+            SideKey::Trial { group, log, partition } => {
+                self.trials.remove(&PlacemarkKey { group: *group, log: *log, partition: *partition });
+            }
             SideKey::Log { name } => self.catalog.remove_log(name),
             SideKey::Group { log, name } => self.catalog.remove_group(*log, name),
             SideKey::Producer { log, name } => self.catalog.remove_producer(*log, name),
@@ -179,6 +206,10 @@ impl Table {
             SideKey::Start { group, log, partition } => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
                 self.starts.get(&key).map(|start| start.newest)
+            }
+            SideKey::Trial { group, log, partition } => {
+                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
+                self.trials.get(&key).map(|tried| tried.newest)
             }
             SideKey::Log { name } => self.catalog.log(name).map(|named| named.newest),
             SideKey::Group { log, name } => self.catalog.group(*log, name).map(|named| named.newest),
@@ -204,25 +235,48 @@ impl Table {
     }
 
     /// A placemark has been written, which does not show it yet.
-    pub(super) fn wrote(&mut self, key: PlacemarkKey, placemark: Placemark, record: u64) {
+    pub(super) fn wrote(&mut self, key: PlacemarkKey, version: u64, record: u64) {
         let bound = self.bound;
         let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
-        slot.assigned = slot.assigned.max(placemark.version);
-        if placemark.version > slot.written {
-            slot.written = placemark.version;
+        slot.assigned = slot.assigned.max(version);
+        if version > slot.written {
+            slot.written = version;
             slot.newest.moved(record, bound);
         }
     }
 
     /// A placemark is as durable as it is to be. One whose key was removed meanwhile stays removed.
-    pub(super) fn show(&mut self, key: PlacemarkKey, placemark: Placemark) {
+    pub(super) fn show(&mut self, key: PlacemarkKey, placemark: &Placemark) {
         if let Some(slot) = self.placemarks.get_mut(&key) {
             slot.show(placemark);
         }
     }
 
     pub(super) fn placemark(&self, key: PlacemarkKey) -> Option<Placemark> {
-        self.placemarks.get(&key).map(|slot| slot.shown).filter(|shown| shown.version > 0)
+        self.placemarks.get(&key).map(|slot| &slot.shown).filter(|shown| shown.version > 0).cloned()
+    }
+
+    /// The version of a key's newest record, 0 where it has none.
+    pub(super) fn version(&self, key: PlacemarkKey) -> u64 {
+        self.placemarks.get(&key).map_or(0, |slot| slot.written)
+    }
+
+    /// From here on the key of a trial is known, so that a compaction that meets its record before
+    /// [`tries`](Self::tries) keeps it.
+    pub(super) fn expect_trial(&mut self, key: PlacemarkKey) {
+        self.trials.entry(key).or_default();
+    }
+
+    /// A trial has been written.
+    pub(super) fn tries(&mut self, key: PlacemarkKey, trial: Trial, record: u64) {
+        let bound = self.bound;
+        let tried = self.trials.entry(key).or_default();
+        tried.trial = Some(trial);
+        tried.newest.moved(record, bound);
+    }
+
+    pub(super) fn trial(&self, key: PlacemarkKey) -> Option<Trial> {
+        self.trials.get(&key)?.trial
     }
 
     pub(super) fn start(&self, key: PlacemarkKey) -> Option<u64> {
@@ -233,7 +287,7 @@ impl Table {
     pub(super) fn placemarks_of(&self, group: GroupId) -> impl Iterator<Item = (PlacemarkKey, Placemark)> {
         self.placemarks
             .range(keys_of(group))
-            .map(|(key, slot)| (*key, slot.shown))
+            .map(|(key, slot)| (*key, slot.shown.clone()))
             .filter(|(_, shown)| shown.version > 0)
     }
 
@@ -247,8 +301,10 @@ impl Table {
         let placemark =
             |key: &PlacemarkKey| SideKey::Placemark { group: key.group, log: key.log, partition: key.partition };
         let start = |key: &PlacemarkKey| SideKey::Start { group: key.group, log: key.log, partition: key.partition };
+        let trial = |key: &PlacemarkKey| SideKey::Trial { group: key.group, log: key.log, partition: key.partition };
         let placemarks = self.placemarks.range(keys_of(group)).map(|(key, _)| placemark(key));
-        placemarks.chain(self.starts.range(keys_of(group)).map(|(key, _)| start(key))).collect()
+        let starts = self.starts.range(keys_of(group)).map(|(key, _)| start(key));
+        placemarks.chain(starts).chain(self.trials.range(keys_of(group)).map(|(key, _)| trial(key))).collect()
     }
 
     /// Forgets what belongs to groups that are not there any more: what is left of a deletion that a crash cut short.
@@ -256,6 +312,7 @@ impl Table {
         let catalog = &self.catalog;
         self.placemarks.retain(|key, _| catalog.owner(key.group) == Some(key.log));
         self.starts.retain(|key, _| catalog.owner(key.group) == Some(key.log));
+        self.trials.retain(|key, _| catalog.owner(key.group) == Some(key.log));
     }
 }
 

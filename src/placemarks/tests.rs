@@ -48,7 +48,7 @@ impl Side {
     }
 
     fn commit(&self, key: PlacemarkKey, offset: u64) {
-        self.log.commit(key, offset).unwrap().wait().unwrap();
+        self.log.commit(key, offset, None).unwrap().wait().unwrap();
     }
 
     fn offset(&self, key: PlacemarkKey) -> Option<u64> {
@@ -76,7 +76,7 @@ fn a_commit_is_shown_when_it_was_waited_for_and_survives() {
     for close in [true, false] {
         let (mut side, key) = Side::with_group(Durability::Sync);
         assert_eq!(side.offset(key), None);
-        let commit = side.log.commit(key, 10).unwrap();
+        let commit = side.log.commit(key, 10, None).unwrap();
         assert_eq!(side.offset(key), None, "not before it is durable");
         commit.wait().unwrap();
         assert_eq!(side.offset(key), Some(10));
@@ -92,7 +92,7 @@ fn a_commit_is_shown_when_it_was_waited_for_and_survives() {
 #[test]
 fn commits_that_are_waited_for_in_any_order_leave_the_newest() {
     let (side, key) = Side::with_group(Durability::Sync);
-    let (first, second) = (side.log.commit(key, 1).unwrap(), side.log.commit(key, 2).unwrap());
+    let (first, second) = (side.log.commit(key, 1, None).unwrap(), side.log.commit(key, 2, None).unwrap());
     second.wait().unwrap();
     first.wait().unwrap();
     assert_eq!(side.offset(key), Some(2));
@@ -107,6 +107,7 @@ fn what_a_transaction_decided_counts_only_if_it_is_newer() {
         partition: key.partition,
         offset,
         version,
+        metadata: None,
     };
     let version = side.log.next_version(key);
     side.commit(key, 50);
@@ -154,10 +155,10 @@ fn a_forgotten_log_takes_all_that_belongs_to_it_and_nothing_else() {
             side.log.set_starts(&[(key, 1), (PlacemarkKey { partition: 9, ..key }, 2)]).unwrap();
             side.commit(key, offset);
         }
-        let on_its_way = side.log.commit(key, 7).unwrap();
+        let on_its_way = side.log.commit(key, 7, None).unwrap();
         side.log.forget_log(key.log).unwrap();
         on_its_way.wait().unwrap();
-        assert!(matches!(side.log.commit(key, 8), Err(Error::Fenced)));
+        assert!(matches!(side.log.commit(key, 8, None), Err(Error::Fenced)));
         assert!(matches!(side.log.group_id(key.log, "late"), Err(Error::Fenced)));
         for _ in 0..2 {
             assert_eq!((side.offset(key), side.log.start(key)), (None, None));
@@ -218,7 +219,7 @@ fn commits_from_many_threads_and_compactions_lose_nothing() {
             let log = &side.log;
             scope.spawn(move || {
                 for offset in 1..=40_000 {
-                    log.commit(*key, offset).unwrap().wait().unwrap();
+                    log.commit(*key, offset, None).unwrap().wait().unwrap();
                 }
             });
         }

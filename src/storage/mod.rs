@@ -36,7 +36,7 @@ pub use map::Map;
 pub(crate) use map::MapWriter;
 pub(crate) use replace::replace;
 pub use sim::{Crash, Fault, Keep, Lie, Moment, Operation, SimDisk, Times};
-pub(crate) use wait::{Deadline, Signal, Stopwatch};
+pub(crate) use wait::{Deadline, Signal, Stopwatch, panicking};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,6 +35,11 @@ impl Deadline {
     }
 }
 
+/// Whether this thread is on its way out of a panic.
+pub(crate) fn panicking() -> bool {
+    std::thread::panicking()
+}
+
 /// Time since it was started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::consumer::checked_metadata;
 use crate::format::record_len;
-use crate::journal::{Gathered, Work};
+use crate::journal::{Gathered, GatheredMark, Move, Work};
 use crate::partition::PartitionCore;
-use crate::placemarks::PlacemarkKey;
 use crate::record::Record;
 use crate::store::Handle;
 use crate::types::{LogId, Millis};
@@ -43,11 +43,37 @@ pub struct Transaction {
     store: Handle,
     parts: BTreeMap<(LogId, u32), (Arc<PartitionCore>, Gathered)>,
     bytes: usize,
+    /// Whether a record was refused because it was too much.
+    over: bool,
+}
+
+/// What a transaction held at some time.
+#[derive(Debug)]
+pub(crate) struct Savepoint {
+    parts: BTreeMap<(LogId, u32), GatheredMark>,
+    bytes: usize,
 }
 
 impl Transaction {
     pub(crate) fn new(store: Handle) -> Self {
-        Self { store, parts: BTreeMap::new(), bytes: 0 }
+        Self { store, parts: BTreeMap::new(), bytes: 0, over: false }
+    }
+
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        let parts = self.parts.iter().map(|(place, (_, gathered))| (*place, gathered.mark())).collect();
+        Savepoint { parts, bytes: self.bytes }
+    }
+
+    /// Takes out again what was added since.
+    pub(crate) fn roll_back(&mut self, to: &Savepoint) {
+        self.parts.retain(|place, (_, gathered)| to.parts.get(place).is_some_and(|mark| gathered.roll_back(*mark)));
+        self.bytes = to.bytes;
+        self.over = false;
+    }
+
+    /// Whether a record was refused since because all together would have been too much.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Adds a record for `log`, which must be of the same store. The partition is chosen as an append would.
@@ -63,6 +89,7 @@ impl Transaction {
         }
         let size = self.bytes + record_len(&record)?;
         if size > MOST_BYTES {
+            self.over = true;
             return Err(Error::TransactionTooLarge { size: size as u64, max: MOST_BYTES as u64 });
         }
         // Records without a key stay together, as those of a batch do.
@@ -98,10 +125,25 @@ impl Transaction {
         if !batch.is_of(&self.store) {
             return Err(Error::option("batch", "belongs to another store: a transaction is of one store"));
         }
-        batch.commit_in(self)
+        batch.commit_in(self, None)
     }
 
-    pub(crate) fn finish(self, placemarks: Vec<(PlacemarkKey, u64)>) -> Result<()> {
+    /// The same, with up to 4096 bytes of the application's own that stand with the placemark, as those of a batch that
+    /// is [delivered at least once](Batch::<crate::AtLeastOnce>::commit_with_metadata).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] when they are too many: nothing of the transaction appears, and the batch counts as
+    /// dropped. Otherwise those of [`commit_with`](Self::commit_with).
+    pub fn commit_with_metadata(self, batch: Batch<ExactlyOnce>, metadata: impl AsRef<[u8]>) -> Result<()> {
+        if !batch.is_of(&self.store) {
+            return Err(Error::option("batch", "belongs to another store: a transaction is of one store"));
+        }
+        let metadata = checked_metadata(metadata.as_ref())?;
+        batch.commit_in(self, Some(metadata))
+    }
+
+    pub(crate) fn finish(self, placemarks: Vec<Move>) -> Result<()> {
         let Self { store, parts, .. } = self;
         let core = store.core()?;
         if parts.is_empty() && placemarks.is_empty() {

@@ -21,14 +21,17 @@ fn decisions() -> impl Strategy<Value = Decision> {
             records,
         },
     );
-    let placemark =
-        any::<(u32, u32, u32, u64, u64)>().prop_map(|(group, log, partition, offset, version)| DecidedPlacemark {
-            group: GroupId(group),
+    let metadata = prop::option::of(prop::collection::vec(any::<u8>(), 0..200));
+    let placemark = (any::<(u32, u32, u32, u64, u64)>(), metadata).prop_map(
+        |((group, log, partition, offset, version), metadata)| DecidedPlacemark {
+            group: GroupId(group.max(1)),
             log: LogId(log),
             partition,
             offset: offset >> 1,
             version: version >> 1,
-        });
+            metadata: metadata.map(Into::into),
+        },
+    );
     (prop::collection::vec(part, 0..5), prop::collection::vec(placemark, 0..5))
         .prop_map(|(parts, placemarks)| Decision { parts, placemarks })
 }

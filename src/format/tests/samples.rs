@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::format::{
     DecidedPlacemark, Decision, FrameStamp, Ident, IndexEntry, Known, LogFile, Manifest, Part, ProducerStamp,
-    ProducersMark, RecoveryPoint, SealedSegment, Seed, SegmentHeader, SideKey, SideValue, State, StoreFile,
+    ProducersMark, RecoveryPoint, SealedSegment, Seed, SegmentHeader, SideKey, SideValue, State, StoreFile, Trial,
     begin_snapshot, encode_index, encode_record, end_snapshot, frame_len_of, record_len, seal_frame,
 };
 use crate::types::{CacheIdentity, GroupId, LogId, Millis, Pos, ProducerId};
@@ -135,7 +135,10 @@ pub(super) fn log_file() -> LogFile {
 pub(super) fn side() -> Vec<(SideKey, SideValue)> {
     let (group, log, partition) = (GroupId(2), LogId(16), 300);
     vec![
-        (SideKey::Placemark { group, log, partition }, SideValue::Placemark { offset: 5007, version: 12 }),
+        (
+            SideKey::Placemark { group, log, partition },
+            SideValue::Placemark { offset: 5007, version: 12, metadata: Some(b"v7"[..].into()) },
+        ),
         (SideKey::Start { group, log, partition }, SideValue::Number(5000)),
         (SideKey::Group { log, name: "billing".to_owned() }, SideValue::Number(2)),
         (SideKey::Log { name: "orders".to_owned() }, SideValue::Number(16)),
@@ -146,6 +149,10 @@ pub(super) fn side() -> Vec<(SideKey, SideValue)> {
             SideValue::Producer(ProducerId { number: 3, epoch: 1 }),
         ),
         (SideKey::NextProducer, SideValue::Number(4)),
+        (
+            SideKey::Trial { group, log, partition },
+            SideValue::Trial(Trial { offset: 5007, records: 1, attempts: 2, until: 5100, version: 12 }),
+        ),
     ]
 }
 
@@ -166,6 +173,7 @@ pub(super) fn decision() -> Decision {
             partition: 0,
             offset: 300,
             version: 13,
+            metadata: Some(b"v7"[..].into()),
         }],
     }
 }

@@ -140,7 +140,7 @@ impl World {
         match step {
             Step::Join { mode, max_in_flight, by_key } => {
                 let by_key = by_key && mode == Mode::AtLeastOnce;
-                let terms = Terms { mode, name: None, max_in_flight, by_key };
+                let terms = Terms { mode, name: None, max_in_flight, by_key, one_at_a_time: false };
                 self.members.insert(self.group.join(terms.clone()), terms);
             }
             Step::Leave(index) => {
