@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long)]
     rounds: Option<usize>,
     /// Minutes after which no further round begins, but for the second.
-    #[arg(long, default_value_t = 9.0)]
+    #[arg(long, default_value_t = 9.5)]
     minutes: f64,
     /// MiB of the log that is opened [default: 1024, or 64 when quick].
     #[arg(long)]
@@ -94,7 +94,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut scale = match arguments.quick {
         true => Scale { seconds: 0.3, records: 200_000, mib: 64 },
-        false => Scale { seconds: 1.0, records: 1_000_000, mib: 1024 },
+        false => Scale { seconds: 0.6, records: 700_000, mib: 1024 },
     };
     scale.mib = arguments.mib.unwrap_or(scale.mib);
     let plan = Plan {

@@ -1,8 +1,6 @@
 //! All trials of all contestants, in rounds, so that a noisy moment does not hit one only.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,9 +36,8 @@ impl Plan {
                 eprintln!("no time is left for round {}", round + 1);
                 return Ok((cells, round));
             }
-            warm_up(scratch)?;
             for trial in self.trials.iter().filter(|trial| **trial != Trial::Open) {
-                if round == 0 || trial.is_repeated() {
+                for _ in 0..trial.times(round) {
                     self.hold(&mut cells, scratch, *trial, (round, begun));
                 }
             }
@@ -105,15 +102,4 @@ fn shown(outcome: &Outcome<f64>) -> String {
         Outcome::Unable(why) => format!("unable: {why}"),
         Outcome::Failed(why) => format!("FAILED: {why}"),
     }
-}
-
-/// On a virtual machine the first touch of a page of memory costs microseconds: whatever is measured first would pay.
-fn warm_up(scratch: &Path) -> Result<()> {
-    let path = scratch.join("warm");
-    let file = File::create(&path)?;
-    let piece = vec![1; 1 << 20];
-    for at in 0..2048 {
-        file.write_all_at(&piece, at << 20)?;
-    }
-    Ok(fs::remove_file(path)?)
 }

@@ -26,7 +26,7 @@ const ALL: Columns = &[
 ];
 
 const SHORT: Columns = &[
-    (Measure::Kept, "kept by `kill -9`"),
+    (Measure::Kept, "kept"),
     (Measure::Append100, "append"),
     (Measure::Batch, "batch"),
     (Measure::DurableOne, "durable"),

@@ -1,7 +1,7 @@
 //! What is measured, and the processes that it takes.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use crate::works::{Task, Work};
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    /// Seconds of a work at most; durable ones take half of it.
+    /// Seconds of a work at most; durable ones take a quarter of it.
     pub(crate) seconds: f64,
     /// Records of 100 B at most.
     pub(crate) records: u64,
@@ -71,9 +71,15 @@ impl Trial {
         }
     }
 
-    /// Tried once is enough for what does not vary.
-    pub(crate) fn is_repeated(self) -> bool {
-        self != Self::Kill
+    /// How often it is held in a round.
+    pub(crate) fn times(self, round: usize) -> usize {
+        match self {
+            // Disks have their moods, and these works are short.
+            Self::DurableOne | Self::DurableMany | Self::ConsumeDurable => 3,
+            // Once is enough for what does not vary.
+            Self::Kill if round > 0 => 0,
+            _ => 1,
+        }
     }
 }
 
@@ -88,6 +94,9 @@ pub(crate) enum Outcome<T> {
 }
 
 pub(crate) type Results = Vec<(Measure, Outcome<f64>)>;
+
+/// Several times what a process writes that it is done for: less was seen to leave it pages that had gone back.
+const WARM_MIB: u64 = 1536;
 
 /// The figures of one trial.
 type Measured = Vec<(Measure, f64)>;
@@ -134,11 +143,14 @@ impl Field {
     fn append(&self, work: Work, trial: Trial, dir: &Path) -> Result<Measured> {
         let (seconds, records) = (self.scale.seconds, self.scale.records);
         let (count, seconds) = match work {
-            Work::DurableOne | Work::DurableMany => (u64::MAX, seconds / 2.0),
+            Work::DurableOne | Work::DurableMany => (u64::MAX, seconds / 4.0),
             Work::Append1k => (records / 4, seconds),
             Work::Batch => (records * 2, seconds),
             _ => (records, seconds),
         };
+        if !work.waits_for_disk() {
+            self.warm_up()?;
+        }
         let written = self.start(&Task { count, seconds, ..task(work, dir) })?;
         let (count, disk) = (whole(&written, "count")?, disk(dir)?);
         let same = work == Work::DurableMany;
@@ -158,10 +170,22 @@ impl Field {
         Ok(measured)
     }
 
+    /// On a virtual machine the first touch of a page of memory costs microseconds, and a page that was free for some
+    /// seconds may have gone back to the host: so pages are touched that the next process will get.
+    fn warm_up(&self) -> Result<()> {
+        let path = self.scratch.join("warm");
+        let file = File::create(&path)?;
+        let piece = vec![1; 1 << 20];
+        for at in 0..WARM_MIB {
+            file.write_all_at(&piece, at << 20)?;
+        }
+        Ok(fs::remove_file(path)?)
+    }
+
     /// Fills a log, consumes from it, and once more in another process, which must find the position.
     fn consume(&self, work: Work, trial: Trial, dir: &Path) -> Result<Measured> {
         let (count, seconds) = match work {
-            Work::ConsumeDurable => (self.scale.records / 25, self.scale.seconds / 2.0),
+            Work::ConsumeDurable => (self.scale.records / 50, self.scale.seconds / 4.0),
             _ => (self.scale.records / 2, self.scale.seconds),
         };
         self.start(&Task { count: count + 1000, ..task(Work::FillSmall, dir) })?;
