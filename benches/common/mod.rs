@@ -7,7 +7,7 @@
 pub(crate) mod limits;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::Criterion;
 use placemark::{Durability, Log, LogOptions, Store};
@@ -74,11 +74,19 @@ pub(crate) fn shown(seconds: f64) -> String {
     }
 }
 
-/// The time that `work` takes.
+/// The time that `work` takes: by the wall clock, or, where `PLACEMARK_BENCH_CLOCK=cpu` says so because the machine is
+/// busy with other things, the time for which this thread had a processor.
 pub(crate) fn timed(work: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
+    let begun = now();
     work();
-    begun.elapsed()
+    now().saturating_sub(begun)
+}
+
+fn now() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let busy = std::env::var_os("PLACEMARK_BENCH_CLOCK").is_some_and(|clock| clock == "cpu");
+    let now = clock_gettime(if busy { ClockId::ThreadCPUTime } else { ClockId::Monotonic });
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap())
 }
 
 /// Runs `iterations` in pieces of at most `piece`, each over something fresh, and counts only the work. So a long run

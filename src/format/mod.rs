@@ -24,7 +24,8 @@ pub(crate) use log_file::LogFile;
 pub(crate) use manifest::{Manifest, ProducersMark, RecoveryPoint, SealedSegment, State};
 pub(crate) use producers::{KNOWN_LEN, Known, begin_snapshot, decode_snapshot, end_snapshot};
 pub(crate) use record::{
-    HeaderIter, RawRecord, decode_record, encode_record, encode_value, headers, record_len, value_len, with_time,
+    HeaderIter, RawRecord, RawValue, decode_record, decode_value, encode_record, encode_value, headers, record_len,
+    value_len, with_time,
 };
 pub(crate) use segment_header::{HeaderFault, SegmentHeader};
 pub(crate) use side::{Metadata, SideKey, SideValue, Trial};

@@ -149,24 +149,49 @@ impl Out<'_> {
     }
 }
 
+/// A record that is a value and nothing else, as it stands in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawValue {
+    /// Its offset less the frame's.
+    pub(crate) delta: u32,
+    /// Where its value begins and ends, from the frame's start. The next record begins there.
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+/// The record that begins at `at` of a frame, if it is a value and nothing else: most are, and finding one takes less than
+/// [`decode_record`] does.
+#[inline]
+pub(crate) fn decode_value(frame: &[u8], at: usize) -> Option<RawValue> {
+    let head = u64::from_le_bytes(*frame.get(at..)?.first_chunk::<RECORD_HEADER>()?);
+    let (value, rest) = (u32::try_from(head & u64::from(u32::MAX)).ok()?, u32::try_from(head >> 32).ok()?);
+    let start = u32::try_from(at + RECORD_HEADER).ok()?;
+    let end = start.checked_add(value)?;
+    (rest <= DELTA && end as usize <= frame.len()).then_some(RawValue { delta: rest, start, end })
+}
+
 /// The record that begins at `at` of a frame; `None` when no record can.
 #[inline]
 pub(crate) fn decode_record(frame: &[u8], at: usize) -> Option<RawRecord> {
-    let rest = frame.get(at..)?;
-    let head = rest.first_chunk::<RECORD_HEADER>()?;
-    let [l0, l1, l2, l3, d0, d1, d2, flags] = *head;
-    let value = u32::from_le_bytes([l0, l1, l2, l3]);
-    let delta = u32::from_le_bytes([d0, d1, d2, 0]);
-    let begin = u32::try_from(at + RECORD_HEADER).ok()?;
-    if flags != 0 {
-        return decode_full(frame, begin, value, delta, flags);
+    if let Some(RawValue { delta, start, end }) = decode_value(frame, at) {
+        let plain = RawRecord {
+            delta,
+            tombstone: false,
+            timestamp: None,
+            key: None,
+            headers: None,
+            value: start..end,
+            next: end,
+        };
+        return Some(plain);
     }
-    let next = begin.checked_add(value)?;
-    if next as usize > frame.len() {
+    let [l0, l1, l2, l3, d0, d1, d2, flags] = *frame.get(at..)?.first_chunk::<RECORD_HEADER>()?;
+    let begin = u32::try_from(at + RECORD_HEADER).ok()?;
+    if flags == 0 {
         return None;
     }
-    let value = begin..next;
-    Some(RawRecord { delta, tombstone: false, timestamp: None, key: None, headers: None, value, next })
+    let (value, delta) = (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([d0, d1, d2, 0]));
+    decode_full(frame, begin, value, delta, flags)
 }
 
 fn decode_full(frame: &[u8], begin: u32, value: u32, delta: u32, flags: u8) -> Option<RawRecord> {

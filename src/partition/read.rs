@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::format::decode_record;
+use crate::format::{decode_record, decode_value};
 use crate::partition::{PartitionCore, Segments};
 use crate::segment::{Entry, FIRST_FRAME, Frame, Segment, View, find_frame, frame_at};
+use crate::storage::Shares;
 use crate::sync::atomic::Ordering;
 use crate::types::{Millis, Pos};
 use crate::{Error, RecoveryMode, Result};
@@ -25,6 +26,8 @@ pub(crate) struct Cursor {
 struct Place {
     segment: Arc<Segment>,
     view: Arc<View>,
+    /// Of the view's mapping, for the entries.
+    shares: Shares,
     /// The frame that is read next, or the one that `record` is in.
     pos: Pos,
     /// How far frames were readable when last looked at.
@@ -195,7 +198,21 @@ fn next_frame<'a>(bytes: &'a [u8], segment: &Segment, pos: Pos) -> Option<Frame<
 
 impl Place {
     fn at(segment: &Arc<Segment>, view: Arc<View>, pos: Pos) -> Self {
-        Self { segment: Arc::clone(segment), view, pos, limit: Pos(0), end: 0, frame: None, malformed: false }
+        Self {
+            segment: Arc::clone(segment),
+            shares: Shares::of(&view.map),
+            view,
+            pos,
+            limit: Pos(0),
+            end: 0,
+            frame: None,
+            malformed: false,
+        }
+    }
+
+    fn look_through(&mut self, view: Arc<View>) {
+        self.shares = Shares::of(&view.map);
+        self.view = view;
     }
 }
 
@@ -229,8 +246,36 @@ impl Cursor {
         }
     }
 
-    /// The next record of the frame that is open.
+    /// The next record of the frame that is open, if it is a value and nothing else. Otherwise the frame stays as it is, or
+    /// is closed behind its last record.
     #[inline]
+    pub(crate) fn value(&mut self) -> Option<Entry> {
+        let place = self.place.as_mut()?;
+        let open = place.frame.as_mut()?;
+        while open.left > 0 {
+            let bytes = place.view.map.bytes(place.pos.index()..open.end.index()).unwrap_or_default();
+            let raw = decode_value(bytes, open.record)?;
+            open.record = raw.end as usize;
+            open.left -= 1;
+            let offset = open.base + u64::from(raw.delta);
+            if offset >= self.next {
+                self.next = offset + 1;
+                let ident = &self.partition.ident;
+                return Some(Entry::of_value(place.shares.take(), place.pos.0, ident, offset, open.timestamp, raw));
+            }
+        }
+        place.pos = open.end.aligned();
+        place.frame = None;
+        None
+    }
+
+    /// Whether a frame is open, with records still to be read.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.frame.is_some())
+    }
+
+    /// The next record of the frame that is open.
     pub(crate) fn record(&mut self) -> Option<Entry> {
         let place = self.place.as_mut()?;
         let open = place.frame.as_mut()?;
@@ -247,7 +292,7 @@ impl Cursor {
             let offset = open.base + u64::from(raw.delta);
             if offset >= self.next {
                 self.next = offset + 1;
-                let map = Arc::clone(&place.view.map);
+                let map = place.shares.take();
                 let ident = &self.partition.ident;
                 return Some(Entry::new(map, place.pos.0, ident, offset, open.timestamp, &raw));
             }
@@ -286,7 +331,7 @@ impl Cursor {
             if place.view.map.filled() <= place.pos.index() {
                 // The mapping was made before this was written, or the file has been cut.
                 match self.partition.view(&place.segment) {
-                    Ok(view) => place.view = view,
+                    Ok(view) => place.look_through(view),
                     // Given up meanwhile, with what lies behind the mapping.
                     Err(_) if !self.partition.lists(&place.segment) => {
                         self.place = None;

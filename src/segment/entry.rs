@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::format::{self, Ident, RawRecord};
-use crate::storage::Map;
+use crate::format::{self, Ident, RawRecord, RawValue};
+use crate::storage::Share;
 use crate::types::{EntryId, LogId, Millis};
 
 /// A record that was read.
@@ -33,7 +32,7 @@ use crate::types::{EntryId, LogId, Millis};
 /// ```
 #[derive(Clone)]
 pub struct Entry {
-    map: Arc<Map>,
+    map: Share,
     offset: u64,
     timestamp: Millis,
     log: LogId,
@@ -66,7 +65,7 @@ impl Slice {
 impl Entry {
     /// The record `raw` of the frame at `frame`, whose checksum was checked.
     #[inline]
-    pub(crate) fn new(map: Arc<Map>, frame: u32, ident: &Ident, offset: u64, time: Millis, raw: &RawRecord) -> Self {
+    pub(crate) fn new(map: Share, frame: u32, ident: &Ident, offset: u64, time: Millis, raw: &RawRecord) -> Self {
         Self {
             map,
             offset,
@@ -78,6 +77,15 @@ impl Entry {
             headers: raw.headers.as_ref().map_or(Slice { start: 0, end: 0 }, |headers| Slice::within(frame, headers)),
             tombstone: raw.tombstone,
         }
+    }
+
+    /// The same for a record that is a value and nothing else.
+    #[inline]
+    pub(crate) fn of_value(map: Share, frame: u32, ident: &Ident, offset: u64, time: Millis, raw: RawValue) -> Self {
+        let value = Slice { start: frame.saturating_add(raw.start), end: frame.saturating_add(raw.end) };
+        let headers = Slice { start: 0, end: 0 };
+        let (log, partition) = (ident.log, ident.partition);
+        Self { map, offset, timestamp: time, log, partition, value, key: None, headers, tombstone: false }
     }
 
     /// Number of its partition.
@@ -133,7 +141,7 @@ impl Entry {
     /// The value as [`Bytes`] that point into the mapped segment: nothing is copied, and the segment stays mapped as
     /// long as they live.
     pub fn value_bytes(&self) -> Bytes {
-        Bytes::from_owner(ValueOwner { map: Arc::clone(&self.map), value: self.value })
+        Bytes::from_owner(ValueOwner { map: self.map.clone(), value: self.value })
     }
 
     pub(crate) fn millis(&self) -> Millis {
@@ -176,7 +184,7 @@ impl<'a> Iterator for Headers<'a> {
 
 /// Keeps the mapping for [`Entry::value_bytes`].
 struct ValueOwner {
-    map: Arc<Map>,
+    map: Share,
     value: Slice,
 }
 

@@ -12,10 +12,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -207,6 +207,117 @@ struct Shared {
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
         self.map.bytes(self.range.clone()).unwrap_or_default() // checked when made, and `filled` never goes back
+    }
+}
+
+/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time. An atomic count is a
+/// third of what it takes to hand out a record, and this leaves one of two.
+pub(crate) struct Share {
+    lease: NonNull<Lease>,
+}
+
+/// Hands out shares.
+pub(crate) struct Shares {
+    lease: NonNull<Lease>,
+    /// Shares counted in the lease that have not been handed out; at least one, which keeps the lease for this itself.
+    left: usize,
+}
+
+/// What shares share.
+struct Lease {
+    map: Arc<Map>,
+    /// How many shares there are, those not handed out yet included.
+    count: std::sync::atomic::AtomicUsize,
+}
+
+/// So many shares are taken at a time.
+const STOCK: usize = 1 << 10;
+
+// SAFETY: a share gives out `&Map` alone, in any thread, and `Map` is `Sync`; whichever is dropped last drops the `Arc<Map>`,
+// which is `Send`.
+unsafe impl Send for Share {}
+// SAFETY: as above; through `&Share` the count is changed atomically.
+unsafe impl Sync for Share {}
+// SAFETY: as for `Share`; `left` is changed through `&mut` only.
+unsafe impl Send for Shares {}
+// SAFETY: as above; through `&Shares` nothing is changed.
+unsafe impl Sync for Shares {}
+
+impl Shares {
+    pub(crate) fn of(map: &Arc<Map>) -> Self {
+        let lease = Box::new(Lease { map: Arc::clone(map), count: std::sync::atomic::AtomicUsize::new(STOCK) });
+        Self { lease: NonNull::from(Box::leak(lease)), left: STOCK }
+    }
+
+    /// One more share.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Share {
+        if self.left == 1 {
+            add(self.lease, STOCK);
+            self.left += STOCK;
+        }
+        self.left -= 1;
+        Share { lease: self.lease }
+    }
+}
+
+impl Deref for Share {
+    type Target = Map;
+
+    #[inline]
+    fn deref(&self) -> &Map {
+        // SAFETY: this share is counted, so that the lease is not freed before it is dropped; nothing but the count in it
+        // ever changes.
+        unsafe { &self.lease.as_ref().map }
+    }
+}
+
+impl Clone for Share {
+    fn clone(&self) -> Self {
+        add(self.lease, 1);
+        Self { lease: self.lease }
+    }
+}
+
+/// Counts more shares, for one who has a share.
+#[inline]
+fn add(lease: NonNull<Lease>, shares: usize) {
+    // SAFETY: the caller's share keeps the lease. Nothing need be ordered: whoever has a share can see it already.
+    let before = unsafe { lease.as_ref() }.count.fetch_add(shares, Ordering::Relaxed);
+    // Shares that are forgotten stay counted: before the count wraps, so that a lease could be freed while it is used, this
+    // ends.
+    assert!(before < usize::MAX / 2, "too many shares in a map");
+}
+
+/// Gives shares back, and frees the lease with the last.
+#[inline]
+fn give_back(lease: NonNull<Lease>, shares: usize) {
+    // SAFETY: the shares given back keep the lease until they are no longer counted.
+    let before = unsafe { lease.as_ref() }.count.fetch_sub(shares, Ordering::Release);
+    if before == shares {
+        // All that others did with the map comes before the end of it: each gave its share back by a `Release`.
+        fence(Ordering::Acquire);
+        // SAFETY: made by `Box::leak`, and freed only here, by the one who gave the last share back.
+        drop(unsafe { Box::from_raw(lease.as_ptr()) });
+    }
+}
+
+impl Drop for Share {
+    #[inline]
+    fn drop(&mut self) {
+        give_back(self.lease, 1);
+    }
+}
+
+impl Drop for Shares {
+    fn drop(&mut self) {
+        give_back(self.lease, self.left);
+    }
+}
+
+impl fmt::Debug for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shares").field("left", &self.left).finish_non_exhaustive()
     }
 }
 

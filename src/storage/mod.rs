@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use crate::types::CacheIdentity;
 pub use disk::Disk;
 pub use map::Map;
-pub(crate) use map::MapWriter;
+pub(crate) use map::{MapWriter, Share, Shares};
 pub(crate) use replace::replace;
 pub use sim::{Crash, Fault, Keep, Lie, Moment, Operation, SimDisk, Times};
 pub(crate) use wait::{Deadline, Signal, Stopwatch, panicking};

@@ -252,6 +252,37 @@ fn shared_bytes_outlive_map_file_and_name() {
 }
 
 #[test]
+fn shares_keep_a_map_until_the_last_is_dropped_in_whatever_thread() {
+    let map = Arc::new(a_map_of(b"shared"));
+    let there = Arc::downgrade(&map);
+    let mut shares = Shares::of(&map);
+    drop(map);
+    // More than are taken at a time, some of them copied.
+    let mut taken: Vec<Share> = (0..5000).map(|_| shares.take()).collect();
+    let copied: Vec<Share> = taken.iter().step_by(7).cloned().collect();
+    let last = shares.take();
+    drop(shares);
+    let halves = [taken.split_off(2500), taken, copied];
+    thread::scope(|scope| {
+        for half in halves {
+            scope.spawn(move || half.into_iter().for_each(|share| assert_eq!(share.bytes(0..6), Some(&b"shared"[..]))));
+        }
+    });
+    assert!(there.upgrade().is_some(), "one is left");
+    drop(last);
+    assert!(there.upgrade().is_none(), "none is left");
+}
+
+fn a_map_of(bytes: &[u8]) -> Map {
+    let (disk, dir, _guard) = disks().remove(0);
+    let file = disk.open(&dir.join("mapped"), Mode::Create).unwrap();
+    file.write_at(bytes, 0).unwrap();
+    let map = file.map(bytes.len(), false).unwrap();
+    map.fill(bytes.len());
+    map
+}
+
+#[test]
 fn a_file_without_a_name_can_still_be_used() {
     for (disk, dir, _scratch) in disks() {
         let path = dir.join("file");

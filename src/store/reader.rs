@@ -158,7 +158,12 @@ impl Iterator for Reader {
         while !self.handle.is_closed()
             && let Some(cursor) = self.cursors.get_mut(self.at)
         {
-            if let Some(entry) = cursor.record() {
+            if let Some(entry) = cursor.value() {
+                return Some(Ok(entry));
+            }
+            if cursor.is_open()
+                && let Some(entry) = cursor.record()
+            {
                 return Some(Ok(entry));
             }
             if !matches!(cursor.open_frame(), Ok(true)) {
