@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use placemark::{Durability, Log, LogOptions, Record, StartAt, Store};
 
@@ -20,6 +21,10 @@ fn main() {
         "append-1024" => append(&log, count, &[7; 1024]),
         "produce-100" => produce(&log, count, &[7; 100]),
         "batch-100" => append_in_batches(&log, count, &[7; 100]),
+        "consume-100" => {
+            append_in_batches(&log, count, &[7; 100]);
+            consume(&log, count);
+        }
         "scan-100" => {
             append_in_batches(&log, 10_000, &[7; 100]);
             scan(&log, count);
@@ -50,6 +55,14 @@ fn append_in_batches(log: &Log, count: usize, value: &[u8]) {
     let batch: Vec<Record<'_>> = (0..1000).map(|_| Record::new(value)).collect();
     for _ in 0..count / 1000 {
         log.append_batch(black_box(&batch)).unwrap();
+    }
+}
+
+/// Reads a record and moves the placemark over it, again and again.
+fn consume(log: &Log, count: usize) {
+    let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+    for _ in 0..count {
+        consumer.poll(Duration::from_secs(60)).unwrap().unwrap().commit().unwrap();
     }
 }
 

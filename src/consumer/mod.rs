@@ -345,8 +345,9 @@ impl<M> Consumer<M> {
     /// Takes back batches that are late, of any member, and says how long it is to the next one's deadline.
     fn take_back_late(&self) -> Option<Duration> {
         let group = &self.subscription.group;
-        let now = group.now();
         let mut members = group.members();
+        members.next_deadline()?;
+        let now = group.now();
         if members.expire(now) {
             self.subscription.log.signal().notify();
         }
@@ -407,11 +408,11 @@ impl<M> Consumer<M> {
             return Err(Error::OffsetOutOfRange { requested: wanted, start, end });
         }
         let from = wanted.max(start);
-        let known = self.cursors.remove(&fetch.partition).filter(|cursor| cursor.position() == from);
-        let mut cursor = match known {
-            Some(cursor) => cursor,
-            None => partition.cursor(from)?,
-        };
+        let known = self.cursors.get(&fetch.partition).is_some_and(|cursor| cursor.position() == from);
+        if !known {
+            self.cursors.insert(fetch.partition, partition.cursor(from)?);
+        }
+        let Some(cursor) = self.cursors.get_mut(&fetch.partition) else { return Err(Error::Closed) };
         let skipped_before = cursor.skipped();
         let Limits { records, until } = limits;
         let mut entries: Vec<Entry> = Vec::new();
@@ -437,7 +438,6 @@ impl<M> Consumer<M> {
             }
         }
         let skipped = (from - wanted) + (cursor.skipped() - skipped_before);
-        self.cursors.insert(fetch.partition, cursor);
         Ok(Filled { entries, range: wanted..reached, picked: None, skipped })
     }
 

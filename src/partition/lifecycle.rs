@@ -93,6 +93,7 @@ impl PartitionCore {
             leader: Leader::default(),
             interval_armed: AtomicBool::new(false),
             raising: AtomicBool::new(false),
+            sealing: AtomicBool::new(false),
         }))
     }
 

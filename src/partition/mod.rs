@@ -105,6 +105,8 @@ pub(crate) struct PartitionCore {
     interval_armed: AtomicBool,
     /// Whether the offset ceiling is being raised.
     raising: AtomicBool,
+    /// Whether full segments are about to be sealed in the background.
+    sealing: AtomicBool,
 }
 
 /// Where the next frame goes.

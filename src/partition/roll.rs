@@ -8,6 +8,7 @@ use crate::format::{Manifest, RecoveryPoint};
 use crate::partition::{Appender, PartitionCore, lock};
 use crate::segment::{Extent, FIRST_FRAME, Rolled, Segment, Writer, WriterShape, index_path};
 use crate::storage::replace;
+use crate::sync::atomic::Ordering;
 use crate::types::Millis;
 use crate::{Durability, Result};
 
@@ -102,13 +103,19 @@ impl PartitionCore {
         if waiting > MOST_UNSEALED {
             return self.seal();
         }
+        // Asked by every append until it is done, and queued once.
+        if self.sealing.load(Ordering::Relaxed) || self.sealing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         let partition = Arc::downgrade(self);
         self.env.background.submit(move || {
-            if let Some(partition) = partition.upgrade()
-                && !partition.is_closed()
-            {
-                // A failure is kept by the latch, where the next append finds it.
-                let _ = partition.seal();
+            if let Some(partition) = partition.upgrade() {
+                // Cleared first: what is rolled from here on is asked for again.
+                partition.sealing.store(false, Ordering::Release);
+                if !partition.is_closed() {
+                    // A failure is kept by the latch, where the next append finds it.
+                    let _ = partition.seal();
+                }
             }
         });
         Ok(())
