@@ -56,16 +56,19 @@ fn append(criterion: &mut Criterion) {
     common::warm_up();
     for len in [100, 1024] {
         let value = &vec![7; len];
-        Contest::new(format!("append {len} B, Os, one thread"), 11, PIECE)
+        let contest = Contest::new(format!("append {len} B, Os, one thread"), 11, PIECE)
             .way("placemark", |n| ours(n, value))
-            .way("a store with CRC into a mapping", |n| limits::into_mapping(n, value))
-            .way("pwrite", |n| limits::pwrite(n, value))
-            .hold(criterion);
+            .limit("a store with CRC into a mapping", 0.6, |n| limits::into_mapping(n, value));
+        let contest = match len {
+            100 => contest.limit("pwrite", 8.0, |n| limits::pwrite(n, value)),
+            _ => contest.way("pwrite", |n| limits::pwrite(n, value)),
+        };
+        contest.hold(criterion);
     }
     let value = &[7; 100];
     Contest::new("batches of 1000 x 100 B, Os", 11, PIECE)
         .way("placemark", |n| in_batches(n, value))
-        .way("a store with CRC into a mapping", |n| limits::into_mapping(n, value))
+        .limit("a store with CRC into a mapping", 0.75, |n| limits::into_mapping(n, value))
         .hold(criterion);
     for partitions in [1, 4] {
         Contest::new(format!("append 100 B, Os, four threads, partitions: {partitions}"), 7, PIECE)

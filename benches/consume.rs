@@ -6,6 +6,8 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -95,16 +97,38 @@ fn transaction(subject: &Subject, logs: &[Log], iterations: u64) -> Duration {
     })
 }
 
+/// The placemark is kept with the results, here in a variable.
+fn exactly_once_from(durability: Durability, iterations: u64) -> Duration {
+    let subject = filled(durability, iterations);
+    let kept = Arc::new(AtomicU64::new(0));
+    let loaded = Arc::clone(&kept);
+    let load = move |_| Ok::<_, std::io::Error>(Some(loaded.load(Ordering::Relaxed)));
+    let mut consumer = subject.log.consumer("group").max_poll_records(1).exactly_once_from(load).unwrap();
+    timed(|| {
+        for _ in 0..iterations {
+            let batch = consumer.poll(WAIT).unwrap().unwrap();
+            kept.store(batch.offsets().end, Ordering::Relaxed);
+            batch.commit().unwrap();
+        }
+    })
+}
+
 fn consume(criterion: &mut Criterion) {
     let raw = Synced::new();
-    Contest::new("read and commit one record, Os, at least once", 9, 100_000)
-        .way("placemark", |n| at_least_once(Durability::Os, n))
-        .way("at most once", |n| at_most_once(Durability::Os, n))
-        .hold(criterion);
-    Contest::new("read and commit one record, Sync, at least once", 9, 100)
+    let interval = Durability::Interval(Duration::from_millis(100));
+    for (name, durability) in [("Os", Durability::Os), ("Interval of 100 ms", interval)] {
+        let contest = Contest::new(format!("read and commit one record, at least once, {name}"), 9, 100_000)
+            .way("placemark", |n| at_least_once(durability, n))
+            .way("at most once", |n| at_most_once(durability, n))
+            .way("exactly once from a database", |n| exactly_once_from(durability, n));
+        let contest = if durability == Durability::Os { contest.at_most(1.0 / 3e6) } else { contest };
+        contest.hold(criterion);
+    }
+    Contest::new("read and commit one record, at least once, Sync", 15, 100)
         .way("placemark", |n| at_least_once(Durability::Sync, n))
+        .limit("pwrite + fdatasync", 0.95, |n| raw.write(n, VALUE))
         .way("at most once", |n| at_most_once(Durability::Sync, n))
-        .way("pwrite + fdatasync", |n| raw.write(n, VALUE))
+        .way("exactly once from a database", |n| exactly_once_from(Durability::Sync, n))
         .hold(criterion);
     for records in [1, 100] {
         Contest::new(format!("read and commit a keyed record, {records} to a batch, 8 batches beside"), 9, 100_000)
@@ -112,7 +136,7 @@ fn consume(criterion: &mut Criterion) {
             .way("placemark, in any order", |n| beside(false, records, n))
             .hold(criterion);
     }
-    for (name, durability) in [("Os", Durability::Os), ("Sync", Durability::Sync)] {
+    for (name, durability) in [("Os", Durability::Os), ("Interval of 100 ms", interval), ("Sync", Durability::Sync)] {
         Contest::new(format!("read one record, write one, commit exactly once, {name}"), 9, 50)
             .way("placemark", |n| exactly_once(durability, n))
             .way("pwrite + fdatasync", |n| raw.write(n, VALUE))

@@ -4,12 +4,14 @@
 
 use std::fs::File;
 use std::hint::black_box;
+use std::mem;
 use std::os::unix::fs::FileExt;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use memmap2::MmapMut;
 
-use super::{in_pieces, timed};
+use super::{in_pieces, timed, together};
 
 /// Bytes around a record's value on disk.
 pub(crate) const AROUND: usize = 36;
@@ -89,6 +91,68 @@ impl Synced {
             }
         })
     }
+}
+
+/// The plain way to share a sync: records are gathered, and whoever finds no one writing writes and syncs them for all.
+pub(crate) struct GroupCommit {
+    file: File,
+    gathered: Mutex<Gathered>,
+    synced: Condvar,
+}
+
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    at: u64,
+    appended: u64,
+    durable: u64,
+    writing: bool,
+}
+
+impl GroupCommit {
+    pub(crate) fn new() -> Self {
+        Self { file: allocated(256 << 20), gathered: Mutex::default(), synced: Condvar::new() }
+    }
+
+    /// Records of this value by so many threads, each of which waits for its own.
+    pub(crate) fn write(&self, threads: u64, iterations: u64, value: &[u8]) -> Duration {
+        let bytes = &vec![1; AROUND + value.len()];
+        together(threads, iterations, |_, count| (0..count).for_each(|_| self.append(bytes)))
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut gathered = self.gathered.lock().unwrap();
+        gathered.bytes.extend_from_slice(bytes);
+        gathered.appended += 1;
+        let own = gathered.appended;
+        while gathered.durable < own {
+            if gathered.writing {
+                gathered = self.synced.wait(gathered).unwrap();
+                continue;
+            }
+            gathered.writing = true;
+            let (all, at, last) = (mem::take(&mut gathered.bytes), gathered.at, gathered.appended);
+            gathered.at = (at + all.len() as u64) % (250 << 20);
+            drop(gathered);
+            self.file.write_all_at(&all, at).unwrap();
+            self.file.sync_data().unwrap();
+            gathered = self.gathered.lock().unwrap();
+            gathered.durable = last;
+            gathered.writing = false;
+            self.synced.notify_all();
+        }
+    }
+}
+
+/// Seconds to write so many bytes and sync them, in pieces of 1 MiB.
+pub(crate) fn disk(bytes: u64) -> f64 {
+    let file = tempfile::tempfile().unwrap();
+    let piece = vec![1; 1 << 20];
+    timed(|| {
+        (0..bytes >> 20).for_each(|at| file.write_all_at(&piece, at << 20).unwrap());
+        file.sync_data().unwrap();
+    })
+    .as_secs_f64()
 }
 
 /// Frames of `records` values each, as the bare walk reads them.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 pub(crate) mod limits;
+pub(crate) mod rows;
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,42 +22,69 @@ pub(crate) struct Contest<'a> {
     title: String,
     rounds: usize,
     iterations: u64,
-    ways: Vec<(&'static str, Way<'a>)>,
+    ways: Vec<(&'static str, Option<f64>, Way<'a>)>,
+    longest: Option<f64>,
 }
 
 impl<'a> Contest<'a> {
     /// In each of `rounds`, every way does `iterations` operations.
     pub(crate) fn new(title: impl Into<String>, rounds: usize, iterations: u64) -> Self {
-        Self { title: title.into(), rounds, iterations, ways: Vec::new() }
+        Self { title: title.into(), rounds, iterations, ways: Vec::new(), longest: None }
     }
 
     pub(crate) fn way(mut self, name: &'static str, way: impl Fn(u64) -> Duration + 'a) -> Self {
-        self.ways.push((name, Box::new(way)));
+        self.ways.push((name, None, Box::new(way)));
+        self
+    }
+
+    /// A way of which ours must reach so many times the speed.
+    pub(crate) fn limit(mut self, name: &'static str, least: f64, way: impl Fn(u64) -> Duration + 'a) -> Self {
+        self.ways.push((name, Some(least), Box::new(way)));
+        self
+    }
+
+    /// Ours may take so many seconds an operation.
+    pub(crate) fn at_most(mut self, seconds: f64) -> Self {
+        self.longest = Some(seconds);
         self
     }
 
     /// Holds it: once for criterion, which keeps what it measures for comparison with later runs, and once for ratios.
     pub(crate) fn hold(self, criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group(&self.title);
-        group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
-        for (name, way) in &self.ways {
-            group.bench_function(*name, |bencher| bencher.iter_custom(way));
+        if rows::wanted().is_none() {
+            let mut group = criterion.benchmark_group(&self.title);
+            group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
+            for (name, _, way) in &self.ways {
+                group.bench_function(*name, |bencher| bencher.iter_custom(way));
+            }
+            group.finish();
         }
-        group.finish();
         let times: Vec<Vec<f64>> = (0..self.rounds).map(|_| self.round()).collect();
         let of = |at: usize| median(times.iter().filter_map(|round| round.get(at).copied()).collect());
-        println!("{}: {}", self.title, shown(of(0)));
-        for (at, (name, _)) in self.ways.iter().enumerate().skip(1) {
-            let ratios = times.iter().filter_map(|round| Some(round.get(at)? / round.first()?)).collect();
-            println!("    {:.2} x {name} ({})", median(ratios), shown(of(at)));
+        let mut measured = vec![shown(of(0))];
+        let mut must = Vec::new();
+        let mut met = None;
+        if let Some(longest) = self.longest {
+            must.push(format!("at most {}", shown(longest)));
+            met = Some(of(0) <= longest);
         }
+        for (at, (name, least, _)) in self.ways.iter().enumerate().skip(1) {
+            let ratios = times.iter().filter_map(|round| Some(round.get(at)? / round.first()?)).collect();
+            let ratio = median(ratios);
+            measured.push(format!("{ratio:.2} x {name} ({})", shown(of(at))));
+            if let Some(least) = *least {
+                must.push(format!("{least} x {name}"));
+                met = Some(met.unwrap_or(true) && ratio >= least);
+            }
+        }
+        rows::row(&self.title, &measured.join("; "), &must.join(", "), met);
     }
 
     /// Seconds an operation, for each way.
     fn round(&self) -> Vec<f64> {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let iterations = self.iterations as f64;
-        self.ways.iter().map(|(_, way)| way(self.iterations).as_secs_f64() / iterations).collect()
+        self.ways.iter().map(|(_, _, way)| way(self.iterations).as_secs_f64() / iterations).collect()
     }
 }
 

@@ -139,10 +139,16 @@ impl Writer {
         let sink = if mapped { map.writer(extent.pos.index(), allocated as usize) } else { None };
         if !shape.synced {
             map.prefer_large_pages();
+        } else if mapped {
+            map.prefer_small_pages(extent.pos.index());
         }
         let (sink, file) = match sink {
-            // Stored through the mapping, which can keep the file open as well as a descriptor can.
-            Some(writer) => (Sink::Mapped(writer), file.kept_by(&map, path).unwrap_or(file)),
+            // Stored through the mapping, which can keep the file open as well as a descriptor can. What was there when a
+            // segment is resumed has been synced, by the close or by the recovery before; a new one is synced whole.
+            Some(writer) => {
+                let from = if extent.pos == FIRST_FRAME { 0 } else { extent.pos.index() };
+                (Sink::Mapped(writer), file.kept_by(&map, path, from).unwrap_or(file))
+            }
             None => (Sink::Pwrite { map: Arc::clone(&map), frame: Vec::new() }, file),
         };
         let view = Arc::new(View { map, index });

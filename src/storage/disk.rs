@@ -297,9 +297,9 @@ impl File for DiskFile {
     }
 
     /// On Linux only: elsewhere `msync` may promise less than [`sync`](File::sync) does.
-    fn kept_by(&self, map: &Arc<Map>, path: &Path) -> Option<Arc<dyn File>> {
+    fn kept_by(&self, map: &Arc<Map>, path: &Path, from: usize) -> Option<Arc<dyn File>> {
         let identity = identity(&self.file).ok().filter(|_| cfg!(target_os = "linux"))?;
-        Some(Arc::new(MappedFile { map: Arc::clone(map), path: path.to_owned(), identity }))
+        Some(Arc::new(MappedFile { map: Arc::clone(map), path: path.to_owned(), from, identity }))
     }
 }
 
@@ -308,6 +308,9 @@ impl File for DiskFile {
 struct MappedFile {
     map: Arc<Map>,
     path: PathBuf,
+    /// Where syncs begin. The mapping is in two pieces there when the kernel was advised on what is behind it, and would
+    /// sync the file once for each.
+    from: usize,
     identity: (u64, u64),
 }
 
@@ -353,7 +356,7 @@ impl File for MappedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.map.sync()
+        self.map.sync(self.from)
     }
 
     fn forget(&self, from: u64) {
@@ -494,7 +497,7 @@ mod tests {
         let file = Disk::new().open(&path, Mode::Create).unwrap();
         file.set_len(8192).unwrap();
         let map = Arc::new(file.map(8192, true).unwrap());
-        let kept = file.kept_by(&map, &path).unwrap();
+        let kept = file.kept_by(&map, &path, 0).unwrap();
         drop(file);
         kept.set_len(4096).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), 4096);

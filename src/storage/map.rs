@@ -18,7 +18,6 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use memmap2::MmapRaw;
 
 use crate::sync::atomic::AtomicUsize;
@@ -68,18 +67,6 @@ impl Map {
         Self { start, len, writable, filled: AtomicUsize::new(0), taken: AtomicBool::new(false), region }
     }
 
-    /// How many bytes are mapped; the file may be shorter.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing is mapped.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// How many bytes, from the first, can be read, and never change again.
     #[inline]
     pub fn filled(&self) -> usize {
@@ -97,12 +84,6 @@ impl Map {
         // out nothing below it, and who called `fill` has promised it for other ways to the file. The slice borrows
         // `self`, which keeps the region.
         Some(unsafe { slice::from_raw_parts(self.start.as_ptr().add(range.start), range.end - range.start) })
-    }
-
-    /// The bytes in `range` without a copy, which keep the map alive; `None` unless all of them are filled.
-    pub fn share(self: &Arc<Self>, range: Range<usize>) -> Option<Bytes> {
-        self.bytes(range.clone())?;
-        Some(Bytes::from_owner(Shared { map: Arc::clone(self), range }))
     }
 
     /// Lets readers at the bytes below `to`: the caller knows that they stand in the file, and that nobody writes or
@@ -134,9 +115,7 @@ impl Map {
         self.fill(filled);
         Some(writer)
     }
-}
 
-impl Map {
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
     /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
     /// whole. Advice, which a kernel may not know.
@@ -147,13 +126,24 @@ impl Map {
         }
     }
 
-    /// `msync`: makes the bytes and the length of the mapped file durable, as `fdatasync` does; the kernel does the same
-    /// for both. A mapping keeps the open file that it was made of, also when its descriptor is closed, and with it the
-    /// mark of the write-back errors that were reported: what failed since that opening is an error here.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    /// Asks for small pages in the page cache behind `from`: the kernel is not to bring in what surrounds a page that is
+    /// stored into for the first time, which it does in pieces that it later writes whole. Only advice.
+    pub(crate) fn prefer_small_pages(&self, from: usize) {
+        #[cfg(target_os = "linux")]
+        if let Region::File(mapping) = &self.region {
+            let start = from / Heap::PAGE * Heap::PAGE;
+            let _ = mapping.advise_range(memmap2::Advice::Random, start, self.len.saturating_sub(start));
+        }
+    }
+
+    /// `msync`: makes the bytes from the page of `from` on and the file's length durable; the kernel does the same as for
+    /// `fdatasync`. A mapping keeps the open file that it was made of, also when its descriptor is closed, and with it
+    /// the mark of the write-back errors that were reported: what failed since that opening is an error here.
+    pub(super) fn sync(&self, from: usize) -> io::Result<()> {
         let Region::File(mapping) = &self.region else { return Err(io::ErrorKind::Unsupported.into()) };
+        let start = (from / Heap::PAGE * Heap::PAGE).min(self.len);
         loop {
-            match mapping.flush() {
+            match mapping.flush_range(start, self.len - start) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 flushed => return flushed,
             }
@@ -189,75 +179,82 @@ impl Drop for Map {
 
 impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (len, filled, writable) = (&self.len, &self.filled(), &self.writable);
-        f.debug_struct("Map")
-            .field("len", len)
-            .field("filled", filled)
-            .field("writable", writable)
-            .finish_non_exhaustive()
+        f.debug_struct("Map").field("len", &self.len).field("filled", &self.filled()).finish_non_exhaustive()
     }
 }
 
-/// Some bytes of a map, as the owner that [`Bytes`] asks for.
-struct Shared {
-    map: Arc<Map>,
-    range: Range<usize>,
-}
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        self.map.bytes(self.range.clone()).unwrap_or_default() // checked when made, and `filled` never goes back
-    }
-}
-
-/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time. An atomic count is a
-/// third of what it takes to hand out a record, and this leaves one of two.
-pub(crate) struct Share {
-    lease: NonNull<Lease>,
-}
+/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time, since counting atomically
+/// is a third of what it takes to hand out a record.
+pub(crate) struct Share(Counted);
 
 /// Hands out shares.
 pub(crate) struct Shares {
-    lease: NonNull<Lease>,
-    /// Shares counted in the lease that have not been handed out; at least one, which keeps the lease for this itself.
+    lease: Counted,
+    /// Those counted and not handed out; at least one, for this itself.
     left: usize,
 }
 
-/// What shares share.
 struct Lease {
     map: Arc<Map>,
-    /// How many shares there are, those not handed out yet included.
+    /// How many shares there are, those not handed out included.
     count: std::sync::atomic::AtomicUsize,
 }
+
+/// A lease in which whoever has this has a share.
+#[derive(Clone, Copy)]
+struct Counted(NonNull<Lease>);
 
 /// So many shares are taken at a time.
 const STOCK: usize = 1 << 10;
 
-// SAFETY: a share gives out `&Map` alone, in any thread, and `Map` is `Sync`; whichever is dropped last drops the `Arc<Map>`,
+// SAFETY: it gives out `&Map`, in any thread, and `Map` is `Sync`; whoever gives the last share back drops the `Arc<Map>`,
 // which is `Send`.
-unsafe impl Send for Share {}
-// SAFETY: as above; through `&Share` the count is changed atomically.
-unsafe impl Sync for Share {}
-// SAFETY: as for `Share`; `left` is changed through `&mut` only.
-unsafe impl Send for Shares {}
-// SAFETY: as above; through `&Shares` nothing is changed.
-unsafe impl Sync for Shares {}
+unsafe impl Send for Counted {}
+// SAFETY: as above; through `&Counted` only the count changes, atomically.
+unsafe impl Sync for Counted {}
+
+impl Counted {
+    #[inline]
+    fn lease(&self) -> &Lease {
+        // SAFETY: made by `Box::leak`, and not freed before the share that is behind this has been given back.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    fn add(self, shares: usize) {
+        // Nothing need be ordered: whoever has a share can see it already.
+        let before = self.lease().count.fetch_add(shares, Ordering::Relaxed);
+        // Shares that are forgotten stay counted. The count must not wrap, which would free a lease in use.
+        assert!(before < usize::MAX / 2, "too many shares in a map");
+    }
+
+    /// The end of these shares, which their owner does not use again.
+    #[inline]
+    fn give_back(self, shares: usize) {
+        if self.lease().count.fetch_sub(shares, Ordering::Release) == shares {
+            // What others did with the map comes before its end: they gave their shares back by a `Release`.
+            fence(Ordering::Acquire);
+            // SAFETY: made by `Box::leak`, and freed only here, by the one who gave the last share back.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
+}
 
 impl Shares {
     pub(crate) fn of(map: &Arc<Map>) -> Self {
-        let lease = Box::new(Lease { map: Arc::clone(map), count: std::sync::atomic::AtomicUsize::new(STOCK) });
-        Self { lease: NonNull::from(Box::leak(lease)), left: STOCK }
+        let lease = Box::new(Lease { map: Arc::clone(map), count: STOCK.into() });
+        Self { lease: Counted(NonNull::from(Box::leak(lease))), left: STOCK }
     }
 
     /// One more share.
     #[inline]
     pub(crate) fn take(&mut self) -> Share {
         if self.left == 1 {
-            add(self.lease, STOCK);
+            self.lease.add(STOCK);
             self.left += STOCK;
         }
         self.left -= 1;
-        Share { lease: self.lease }
+        Share(self.lease)
     }
 }
 
@@ -266,52 +263,27 @@ impl Deref for Share {
 
     #[inline]
     fn deref(&self) -> &Map {
-        // SAFETY: this share is counted, so that the lease is not freed before it is dropped; nothing but the count in it
-        // ever changes.
-        unsafe { &self.lease.as_ref().map }
+        &self.0.lease().map
     }
 }
 
 impl Clone for Share {
     fn clone(&self) -> Self {
-        add(self.lease, 1);
-        Self { lease: self.lease }
-    }
-}
-
-/// Counts more shares, for one who has a share.
-#[inline]
-fn add(lease: NonNull<Lease>, shares: usize) {
-    // SAFETY: the caller's share keeps the lease. Nothing need be ordered: whoever has a share can see it already.
-    let before = unsafe { lease.as_ref() }.count.fetch_add(shares, Ordering::Relaxed);
-    // Shares that are forgotten stay counted: before the count wraps, so that a lease could be freed while it is used, this
-    // ends.
-    assert!(before < usize::MAX / 2, "too many shares in a map");
-}
-
-/// Gives shares back, and frees the lease with the last.
-#[inline]
-fn give_back(lease: NonNull<Lease>, shares: usize) {
-    // SAFETY: the shares given back keep the lease until they are no longer counted.
-    let before = unsafe { lease.as_ref() }.count.fetch_sub(shares, Ordering::Release);
-    if before == shares {
-        // All that others did with the map comes before the end of it: each gave its share back by a `Release`.
-        fence(Ordering::Acquire);
-        // SAFETY: made by `Box::leak`, and freed only here, by the one who gave the last share back.
-        drop(unsafe { Box::from_raw(lease.as_ptr()) });
+        self.0.add(1);
+        Self(self.0)
     }
 }
 
 impl Drop for Share {
     #[inline]
     fn drop(&mut self) {
-        give_back(self.lease, 1);
+        self.0.give_back(1);
     }
 }
 
 impl Drop for Shares {
     fn drop(&mut self) {
-        give_back(self.lease, self.left);
+        self.lease.give_back(self.left);
     }
 }
 

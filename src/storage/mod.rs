@@ -170,10 +170,11 @@ pub trait File: Debug + Send + Sync {
     fn map(&self, len: usize, writable: bool) -> io::Result<Map>;
 
     /// The same file without a descriptor of its own, kept by a mapping of it instead, so that as many files can be
-    /// written to as can be mapped. [`sync`](Self::sync) goes through the mapping; the rest opens the file at `path` again.
-    /// `None` where that is no use.
-    fn kept_by(&self, map: &Arc<Map>, path: &Path) -> Option<Arc<dyn File>> {
-        let _ = (map, path);
+    /// written to as can be mapped. [`sync`](Self::sync) goes through the mapping, and covers the bytes from `from` on: the
+    /// caller says that those below are durable already. The rest opens the file at `path` again. `None` where that is no
+    /// use.
+    fn kept_by(&self, map: &Arc<Map>, path: &Path, from: usize) -> Option<Arc<dyn File>> {
+        let _ = (map, path, from);
         None
     }
 }
