@@ -50,7 +50,7 @@ impl Plan {
     fn open(&self, cells: &mut Cells, scratch: &Path, begun: Instant) -> Result<()> {
         if self.trials.contains(&Trial::Open) {
             for contestant in &self.contestants {
-                self.field(*contestant, scratch).fill()?;
+                self.field(*contestant, scratch).fill();
             }
             for round in 0..self.rounds {
                 self.hold(cells, scratch, Trial::Open, (round, begun));

@@ -195,7 +195,7 @@ impl Field {
     }
 
     /// Makes the log that is to be opened. What goes wrong shows when it is.
-    pub(crate) fn fill(&self) -> Result<()> {
+    pub(crate) fn fill(&self) {
         let dir = self.dir(Trial::Open);
         let filled = self.start(&Task { count: self.scale.mib << 10, ..task(Work::Fill, &dir) });
         eprintln!(
@@ -205,7 +205,6 @@ impl Field {
         );
         // What is still to be written to the disk would disturb whatever comes next.
         rustix::fs::sync();
-        Ok(())
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
