@@ -66,7 +66,8 @@
 //!
 //! [`Store`] and [`Log`] to write and read, [`Consumer`] and [`Batch`] for groups, [`Transaction`] for all or nothing,
 //! [`Store::group`] for where the consumers are, [`Error`] for what can go wrong and what to do,
-//! [`chapters::format`] for every byte on the disk, and [`storage`] for the seam under which tests put a simulated disk.
+//! [`chapters::format`] for every byte on the disk, [`chapters::tested`] for how it is tested, and [`storage`] for the
+//! seam under which tests put a simulated disk.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("placemark maps whole segments and needs a 64-bit target");
@@ -77,6 +78,9 @@ compile_error!("placemark needs the durability of a Unix file system");
 pub mod chapters {
     #[doc = include_str!("format/format.md")]
     pub mod format {}
+
+    #[doc = include_str!("tested.md")]
+    pub mod tested {}
 }
 
 mod broken;

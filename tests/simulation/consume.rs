@@ -154,7 +154,9 @@ impl Run<'_> {
 
     /// Nothing was delivered: then nothing is there.
     fn nothing(&mut self, inc: Inc, group: &str) -> Result<(), String> {
-        if self.failed.is_some() {
+        let held = self.live.as_ref().unwrap().pending.iter().any(|p| p.inc == inc && p.group == group);
+        // Only so much is in hand at a time.
+        if self.failed.is_some() || held {
             return Ok(());
         }
         let next = self.member(inc, group).next.clone();

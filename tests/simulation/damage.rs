@@ -3,17 +3,22 @@
 //! Every outcome is one of: the records as they were, an error that says where, or, under salvage, a gap that is listed.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use placemark::storage::SimDisk;
 use placemark::{Error, RecoveryMode, StartAt, Store};
 
+use crate::allocated;
 use crate::model::{Loss, Model, Status};
 use crate::rng::Rng;
 use crate::run::{Counts, Run, open_as};
 use crate::seen::check_entry;
 
 const DAMAGES: usize = 60;
+
+/// No file of these runs is as large as that.
+const LARGEST: usize = 8 << 20;
 
 pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
     let mut rng = Rng::new(seed);
@@ -38,7 +43,11 @@ pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
         }
         counts.damages.fetch_add(1, Ordering::Relaxed);
         let mode = if rng.one_in(2) { RecoveryMode::Salvage } else { RecoveryMode::Strict };
-        let looked = look(&disk, &run.model, mode, closed, &mut rng);
+        allocated::largest();
+        let looked = look(&disk, &run.model, mode, closed, &mut rng).and_then(|()| match allocated::largest() {
+            size if size > LARGEST => Err(format!("{size} bytes were asked for at once")),
+            _ => Ok(()),
+        });
         looked.map_err(|wrong| {
             format!("{}\n  closed: {closed}, {mode:?}, {}\n  {wrong}", run.trail.join("\n  "), what.join(", "))
         })?;
@@ -59,7 +68,7 @@ fn spoil(disk: &SimDisk, rng: &mut Rng) -> Option<String> {
     let written = bytes.iter().rposition(|byte| *byte != 0).map_or(len, |last| last + 1);
     let at = if rng.one_in(4) { rng.below(len) } else { rng.below(written) };
     let page = at / 4096 * 4096;
-    let how = match rng.below(8) {
+    let how = match rng.below(12) {
         0..3 => {
             let bit = rng.below(8);
             bytes[at] ^= 1 << bit;
@@ -87,14 +96,62 @@ fn spoil(disk: &SimDisk, rng: &mut Rng) -> Option<String> {
             bytes[to..to + room].copy_from_slice(&sector[..room]);
             format!("sector at {from} doubled at {to}")
         }
-        _ => {
-            let other = rng.pick(&files)?;
-            bytes = disk.read_file(other)?;
-            format!("overwritten with {}", other.display())
+        7 => {
+            // Two pieces of one length change places: bytes, sectors, pages.
+            let len = [8, 512, 4096][rng.below(3)];
+            let (from, to) = (rng.below(len_of(&bytes, len)) * len, at / len * len);
+            if from == to || from.max(to) + len > bytes.len() {
+                return None;
+            }
+            let (low, high) = (from.min(to), from.max(to));
+            let (before, behind) = bytes.split_at_mut(high);
+            before[low..low + len].swap_with_slice(&mut behind[..len]);
+            format!("{len} bytes at {from} and {to} swapped")
         }
+        _ => replaced(disk, &files, path, &mut bytes, at, rng)?,
     };
     disk.write_file(path, &bytes);
     Some(format!("{} {how}", path.display()))
+}
+
+/// Damage that moves what is behind it, or comes from another file.
+fn replaced(
+    disk: &SimDisk,
+    files: &[PathBuf],
+    path: &Path,
+    bytes: &mut Vec<u8>,
+    at: usize,
+    rng: &mut Rng,
+) -> Option<String> {
+    let other = rng.pick(files)?;
+    Some(match rng.below(4) {
+        0 => {
+            let piece: Vec<u8> = bytes[at..(at + 1 + rng.below(5000)).min(bytes.len())].to_vec();
+            let count = piece.len();
+            bytes.splice(at..at, piece);
+            format!("{count} bytes at {at} doubled, and all behind moved")
+        }
+        1 => {
+            let theirs = disk.read_file(other)?;
+            disk.write_file(other, bytes);
+            *bytes = theirs;
+            format!("swapped with {}", other.display())
+        }
+        2 => {
+            let alike: Vec<_> = files.iter().filter(|other| other.extension() == path.extension()).collect();
+            let other = rng.pick(&alike)?;
+            *bytes = disk.read_file(other)?;
+            format!("overwritten with one of its kind, {}", other.display())
+        }
+        _ => {
+            *bytes = disk.read_file(other)?;
+            format!("overwritten with {}", other.display())
+        }
+    })
+}
+
+fn len_of(bytes: &[u8], piece: usize) -> usize {
+    (bytes.len() / piece).max(1)
 }
 
 /// What may be told of damage.

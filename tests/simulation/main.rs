@@ -9,6 +9,8 @@
 //! ```
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[expect(unsafe_code, reason = "an allocator is an unsafe trait")]
+mod allocated;
 mod campaign;
 mod consume;
 mod damage;
