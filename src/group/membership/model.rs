@@ -214,6 +214,11 @@ impl World {
             let mode = holder.and_then(|owner| self.members.get(&owner));
             prop_assert!(mode.is_none_or(|terms| !terms.mode.one_at_a_time()) || share.progress.in_flight() <= 1);
         }
+        for share in self.group.shares.iter().filter(|share| share.blocked.is_some()) {
+            let mut picker = Picker::new(share.progress.sight(), 1);
+            let free = (0..END).find(|offset| picker.offer(*offset, Some(offset % KEYS)));
+            prop_assert_eq!(free, None, "a record that could be delivered is not looked for");
+        }
         for (member, terms) in &self.members {
             let in_flight = self.group.in_flight_of(&self.group.members[member]);
             prop_assert!(in_flight <= terms.max_in_flight, "{in_flight} in flight");

@@ -442,3 +442,18 @@ fn no_more_is_in_flight_than_the_member_asked_for() {
     group.settle(first.0, first.1).unwrap();
     assert!(poll(&mut group, member).is_some());
 }
+
+#[test]
+fn what_became_free_while_it_was_looked_for_is_looked_for_again() {
+    let mut group = Group::new([0]);
+    let member = group.join(Terms { by_key: true, ..Mode::AtLeastOnce.into() });
+    let records = [(0, 7), (1, 7)];
+    let (_, first) = poll_by_key(&mut group, member, &records).unwrap();
+    let mut fetch = group.begin_fetch(member, |_, _| true).unwrap();
+    let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+    assert!(!picker.offer(1, Some(7)));
+    group.settle(0, first.unwrap()).unwrap();
+    let fetched = Fetched::Picked { picked: picker.finish(2), deadline: None };
+    assert_eq!(group.end_fetch(fetch, fetched).unwrap().batch, None);
+    assert_eq!(poll_by_key(&mut group, member, &records).unwrap().0, [1]);
+}
