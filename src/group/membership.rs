@@ -141,8 +141,8 @@ struct Share {
     fetch: Option<u64>,
     /// All that is there was looked at, and its keys are in flight.
     blocked: Option<Blocked>,
-    /// Whether nothing was settled, dropped or sought since that fetch began: what it saw is still so.
-    unchanged: bool,
+    /// The fetch since whose beginning nothing was settled, dropped or sought: what it saw is still so.
+    unchanged: Option<u64>,
 }
 
 /// Until when there is nothing to choose from, if nothing that is in flight is settled or dropped.
@@ -165,7 +165,7 @@ impl Share {
             load: true,
             fetch: None,
             blocked: None,
-            unchanged: true,
+            unchanged: None,
         }
     }
 
@@ -322,7 +322,7 @@ impl Group {
         self.next_fetch += 1;
         let share = self.share_mut(partition)?;
         share.fetch = Some(number);
-        share.unchanged = true;
+        share.unchanged = Some(number);
         let sight = by_key.then(|| share.progress.sight());
         let Wanted { from, until } = share.progress.next_fetch();
         Some(Fetch { partition, from, until, load: load && share.load, sight, member, number })
@@ -357,7 +357,7 @@ impl Group {
             Fetched::Picked { picked, deadline } => {
                 let now = if picked.open { Blocked::Until(picked.reached) } else { Blocked::Full };
                 let batch = share.progress.delivered_keyed(picked, deadline);
-                blocked = (batch.is_none() && share.unchanged).then_some(now);
+                blocked = (batch.is_none() && share.unchanged == Some(fetch.number)).then_some(now);
                 (batch, None)
             }
         };
@@ -534,7 +534,7 @@ impl Group {
     fn touched(&mut self, partition: u32) {
         let Some(share) = self.shares.get_mut(partition as usize) else { return };
         share.blocked = None;
-        share.unchanged = false;
+        share.unchanged = None;
         keep(&mut self.dropped, partition, share.progress.has_dropped());
         keep(&mut self.timed, partition, share.progress.next_deadline().is_some());
         hand_over(partition, share, &mut self.members);
