@@ -69,7 +69,13 @@ impl Run<'_> {
         let (starts, ends) = (self.starts(inc), self.ends(inc));
         let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
         let begun = known.marks.values().chain(known.starts.values()).any(|history| history.last().is_some());
+        // What only the page cache had may have outlived a power loss: then this is no new group, and partitions that were
+        // added since are read from their first record.
+        let perhaps = known.starts.values().any(|history| !history.0.is_empty());
         for number in (0..count).filter(|_| !begun) {
+            if perhaps && known.starts.get(&number).is_none_or(|history| history.0.is_empty()) {
+                known.starts.entry(number).or_default().0.push((0, Status::Open));
+            }
             let start = if mode == "late" { ends[number as usize] } else { starts[number as usize] };
             known.starts.entry(number).or_default().0.push((start, Status::Open));
         }
