@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placemark::storage::{Crash, Fault, Keep, Operation, SimDisk};
-use placemark::{Durability, Error, LogOptions, Result, StartAt, Store};
+use placemark::{Durability, Error, LogOptions, RecoveryMode, Result, StartAt, Store};
 
 const PATH: &str = "/var/lib/data";
 
@@ -292,4 +292,43 @@ fn a_transaction_keeps_its_placemark_though_the_store_waits_for_no_disk() {
         [1],
         "its result is there, its placemark not"
     );
+}
+
+#[test]
+fn a_manifest_that_was_put_back_from_an_earlier_close_is_corrupt_and_salvage_loses_nothing() {
+    let disk = SimDisk::new(1);
+    let path = format!("{PATH}/logs/a/0/MANIFEST");
+    let append = |value: &str| {
+        let store = open(&disk).unwrap();
+        store.log("a").unwrap().append(value).unwrap();
+        store.close().unwrap();
+    };
+    append("1");
+    let earlier = disk.read_file(&path).unwrap();
+    append("2");
+    disk.write_file(&path, &earlier);
+
+    let store = open(&disk).unwrap();
+    assert!(matches!(store.open_log("a"), Err(Error::Corrupt { position, .. }) if position > 64));
+    drop(store);
+    let salvage = Store::options().recovery_mode(RecoveryMode::Salvage);
+    let store = salvage.storage(Arc::new(disk.clone())).open(PATH).unwrap();
+    assert_eq!(state(&store).unwrap()["a"].1, [b"1", b"2"]);
+}
+
+#[test]
+fn a_log_whose_file_is_damaged_and_whose_name_was_lost_does_not_seem_never_to_have_been() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk).unwrap();
+    // What says the name is the last that was written, and nothing vouches for it yet.
+    store.log("a").unwrap();
+    let (left, log) = (disk.kill(), format!("{PATH}/logs/a/LOG"));
+    let side = left.files().into_iter().find(|path| path.ends_with("placemarks/00000000000000000000.log")).unwrap();
+    let cut = left.read_file(&side).unwrap().iter().position(|byte| *byte == b'a').map(|at| at.saturating_sub(1));
+    left.write_file(&side, &left.read_file(&side).unwrap()[..cut.unwrap_or(64).max(64)]);
+    let mut bytes = left.read_file(&log).unwrap();
+    bytes[13] ^= 1;
+    left.write_file(&log, &bytes);
+    let found = open(&left).and_then(|store| store.open_log("a").map(drop));
+    assert!(matches!(&found, Err(Error::Corrupt { path, .. }) if path.ends_with("LOG")), "{found:?}");
 }

@@ -24,7 +24,7 @@ use crate::segment::{
     parse_segment_name, segment_name,
 };
 use crate::storage::{File, Mode, Storage, replace};
-use crate::types::{Millis, Pos};
+use crate::types::{CacheIdentity, Millis, Pos};
 use crate::{Error, RecoveryMode, Result};
 
 /// Makes a partition whole, and returns its manifest as a clean one, and what is known of its producers.
@@ -38,7 +38,7 @@ pub(super) fn recover(
     let mut manifest = read_manifest(env, ident, dir)?;
     let tail = tidy(env, dir, &manifest)?;
     let open = match manifest.state {
-        State::Clean => None,
+        State::Clean => ends_early(env, dir, &manifest, !floor.parts.is_empty())?,
         State::Open(identity) => Some(identity),
     };
     let named = manifest.producers.snapshots.clone();
@@ -70,6 +70,24 @@ pub(super) fn recover(
         snapshots::drop_unnamed(env.storage.as_ref(), dir, &named, &manifest);
     }
     Ok((manifest, producers))
+}
+
+/// Whether something is behind the end that the manifest of a closed partition knows. Closing cuts the segment there, so
+/// that at most zeros follow, allocated ahead of a first append: the manifest is one of an earlier time, put back. That is
+/// an error; salvage is to walk what is there, as if it had not been closed. It is no damage where a `replay` was cut short
+/// before the manifest knew of it.
+fn ends_early(env: &Env, dir: &Path, manifest: &Manifest, replay: bool) -> Result<Option<CacheIdentity>> {
+    let path = dir.join(segment_name(manifest.active, 0));
+    let file = env.storage.open(&path, Mode::Read).at(&path)?;
+    let end = manifest.recovery.pos;
+    if file.len().at(&path)? <= u64::from(end.0) || FrameReader::new(file.as_ref(), &path)?.last_written(end)? == end {
+        return Ok(None);
+    }
+    if env.recovery_mode == RecoveryMode::Strict && !replay {
+        let reason = "the partition was closed, and its manifest does not know what is here";
+        return Err(Error::corrupt(&path, u64::from(end.0), reason));
+    }
+    Ok(Some(CacheIdentity::default()))
 }
 
 fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {

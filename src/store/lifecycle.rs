@@ -37,7 +37,7 @@ impl StoreCore {
         options.check()?;
         self.check_open()?;
         if missing == Missing::Refuse && self.side().log_id(name).is_none() {
-            return Err(Error::NoSuchLog { name: name.to_owned() });
+            return Err(self.why_missing(name));
         }
         let slot = self.slot(name);
         let mut open = lock(&slot);
@@ -48,7 +48,7 @@ impl StoreCore {
         } else {
             let id = match self.side().log_id(name) {
                 Some(id) => id,
-                None if missing == Missing::Refuse => return Err(Error::NoSuchLog { name: name.to_owned() }),
+                None if missing == Missing::Refuse => return Err(self.why_missing(name)),
                 None => self.create_log(name, options)?,
             };
             let log = Arc::new(self.open_log(name, id)?);
@@ -57,6 +57,15 @@ impl StoreCore {
         };
         self.change_options(&log, options)?;
         Ok(log)
+    }
+
+    /// Why a name is not known: one whose log lost its registration, and could not be adopted because its LOG file is
+    /// damaged, is not one that never was.
+    fn why_missing(&self, name: &str) -> Error {
+        match self.read_log_file(&directory::logs(self.dir()).join(name)) {
+            Err(damaged @ Error::Corrupt { .. }) => damaged,
+            _ => Error::NoSuchLog { name: name.to_owned() },
+        }
     }
 
     /// A log that exists, as it is.
