@@ -23,14 +23,13 @@ rows="$scratch/rows"
 load() { cut -d' ' -f1 /proc/loadavg 2>/dev/null || echo "unknown"; }
 
 machine() {
-    local cpu memory directory
+    local cpu memory
     cpu="$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)"
     memory="$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo 2>/dev/null)"
-    directory="${TMPDIR:-/tmp}"
-    printf 'Measured on %s with %s CPUs and %s of memory, %s %s, %s on %s, %s. ' \
+    printf 'Measured on %s with %s CPUs and %s of memory, %s %s, %s, %s. ' \
         "${cpu:-an unknown CPU}" "$(nproc 2>/dev/null || echo '?')" "${memory:-an unknown amount}" "$(uname -s)" "$(uname -r)" \
-        "$(stat -f -c %T "$directory" 2>/dev/null | sed 's|ext2/ext3|ext4|' || echo 'an unknown file system')" \
-        "$(df --output=source "$directory" 2>/dev/null | tail -n 1)" "$(rustc --version | cut -d' ' -f1,2)"
+        "$(stat -f -c %T "${TMPDIR:-/tmp}" 2>/dev/null | sed 's|ext2/ext3|ext4|' || echo 'an unknown file system')" \
+        "$(rustc --version | cut -d' ' -f1,2)"
     printf 'Load of the machine before: %s, after: %s.\n' "$1" "$2"
 }
 
