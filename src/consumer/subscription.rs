@@ -91,7 +91,12 @@ impl Subscription {
     ) -> Result<Option<Commit<'_>>> {
         let floor = members.settles_to(partition, batch)?;
         let metadata = self.group.metadata_at(partition, end, metadata, floor);
-        let commit = floor.map(|floor| self.store.side().commit(self.key(partition), floor, metadata)).transpose()?;
+        let side = self.store.side();
+        let commit = match floor {
+            Some(floor) => Some(side.commit(self.key(partition), floor, metadata)?),
+            // Nothing is written, and yet nothing is to be acknowledged after a failure.
+            None => side.check_usable().map(|()| None)?,
+        };
         members.settle(partition, batch)?;
         Ok(commit)
     }

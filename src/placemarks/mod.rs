@@ -132,6 +132,11 @@ impl SideLog {
         }))
     }
 
+    /// Whether it can still be written to: `Failed` after a failure, until it is opened again.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.partition.check_usable()
+    }
+
     /// The placemark of a group in a partition.
     pub(crate) fn placemark(&self, key: PlacemarkKey) -> Option<Placemark> {
         lock(&self.table).placemark(key)

@@ -289,7 +289,11 @@ impl Run<'_> {
             self.mark(inc, group, partition, reached, Status::Open);
         }
         let done = self.act(format!("commit {group} {partition}:{from}..{end}"), |_, _| batch.commit())?;
-        if done.is_some() && reached > floor {
+        if done.is_none() {
+            let member = self.member(inc, group);
+            member.floor.insert(partition, floor);
+            member.above.remove(&(partition, from, end));
+        } else if reached > floor {
             let acked = Model::acked(self.model.durability);
             self.settle_mark(inc, group, partition, acked);
         }
@@ -337,6 +341,8 @@ impl Run<'_> {
             return Ok(());
         }
         self.settle_mark(inc, group, partition, Status::Durable);
+        // It is decided: a later placemark of the same value is another.
+        self.model.units[unit].marks.clear();
         self.committed(&ids, &ends)?;
         // What comes after a decision must not be undone when the decision is made good by the next opening.
         if self.failed.is_none() && self.rng.one_in(4) { self.reset_group(inc, group) } else { Ok(()) }
