@@ -1,4 +1,4 @@
-//! An append allocates nothing.
+//! An append allocates nothing, and what is known of many producers takes little memory.
 #![expect(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
 
 #[expect(dead_code, reason = "every test file uses its own part of it")]
@@ -6,6 +6,7 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::path::Path;
 
 use placemark::{Durability, LogOptions, Record};
 
@@ -17,34 +18,42 @@ struct Counting;
 thread_local! {
     /// Allocations of this thread. Neither its making nor its end allocates.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread was given, less those that it gave back.
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(given: usize, back: usize) {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    hold(given, back);
+}
+
+fn hold(given: usize, back: usize) {
+    HELD.set(HELD.get().wrapping_add_unsigned(given as u64).wrapping_sub_unsigned(back as u64));
 }
 
 // SAFETY: every call goes on to the system's allocator as it came, and is answered with its answer; counting touches
 // only a cell of the calling thread, and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same there.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size, layout.size());
         // SAFETY: the caller keeps the contract of `realloc`; the pointer came from the system's allocator above.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(0, layout.size());
         // SAFETY: the caller keeps the contract of `dealloc`; the pointer came from the system's allocator above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -60,9 +69,18 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
+/// What this thread holds of what it was given while it worked.
+fn held<T>(work: impl FnOnce() -> T) -> (i64, T) {
+    let before = HELD.get();
+    let made = work();
+    (HELD.get() - before, made)
+}
+
 #[test]
 fn the_allocator_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+    let (bytes, list) = held(|| std::hint::black_box(vec![0_u64; 1000]));
+    assert_eq!((bytes, held(|| drop(list)).0), (8000, -8000));
 }
 
 #[test]
@@ -129,4 +147,30 @@ fn a_batch_allocates_no_more_for_many_records_than_for_few() {
     let many = allocations(|| (0..100).for_each(|_| append(1000)));
     // Growing a list of records is a matter of their logarithm.
     assert!(many <= few + 100 * 10, "{many} allocations, {few} for few");
+}
+
+/// Each with a name of its own, and known by its last five records. Of an eighth of a million, since making them takes a
+/// while: what grows by doubling is as full there as with all of them.
+#[test]
+fn a_million_producers_take_less_than_200_mib() {
+    let producers = 125_000;
+    // A name is durable at once: where there is a file system in memory, no disk is waited for.
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { scratch() };
+    let log = in_cache().open(dir.path()).unwrap().log("log").unwrap();
+    for number in 0..producers {
+        let mut producer = log.producer(&format!("device-{number}")).unwrap();
+        for sequence in 0..5 {
+            producer.append(sequence, "x").unwrap();
+        }
+    }
+    drop(log);
+    let (bytes, (_store, log)) = held(|| {
+        let store = in_cache().open(dir.path()).unwrap();
+        let log = store.open_log("log").unwrap();
+        (store, log)
+    });
+    let million = bytes * 8;
+    assert!((1 << 20..200 << 20).contains(&million), "{} MiB for a million", million >> 20);
+    assert_eq!(log.producer("device-7").unwrap().last_sequence(), Some(4));
 }

@@ -12,96 +12,180 @@ const RUNS: usize = 5;
 /// Most bytes of a producer in a snapshot.
 pub(crate) const KNOWN_LEN: usize = 4 + 4 + 1 + RUNS * (8 + 8 + 4);
 
-/// What a partition knows of one producer: its newest runs, the newest first. A run is what one frame holds: records
-/// with consecutive sequences at consecutive offsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// So many of them are older than the newest.
+const OLDER: usize = RUNS - 1;
+
+/// What a partition knows of one producer: its newest runs. A run is what one frame holds: records with consecutive
+/// sequences at consecutive offsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) id: u32,
     pub(crate) epoch: u32,
-    // By field, and not by run, so that nothing is lost to padding: there may be a million of these.
-    sequences: [u64; RUNS],
-    offsets: [u64; RUNS],
-    counts: [u32; RUNS],
-    runs: u8,
+    // By field, and not as a run, so that nothing is lost to padding: there may be a million of these.
+    sequence: u64,
+    offset: u64,
+    count: u32,
+    older: Older,
 }
 
-const _: () = assert!(size_of::<Known>() <= 112);
+const _: () = assert!(size_of::<Known>() <= 80);
+
+/// One run. Without a record it stands for none, and none is behind it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Run {
+    sequence: u64,
+    offset: u64,
+    count: u32,
+}
+
+/// The runs before the newest, the newest of them first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Older {
+    Near([Step; OLDER]),
+    /// Where one is too large for a step, or too far below the one that followed it.
+    Far(Box<[Run; OLDER]>),
+}
+
+/// A run by how far it is below the one that followed it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C, packed(2))]
+struct Step {
+    sequence: u32,
+    offset: u32,
+    count: u16,
+}
+
+impl Step {
+    #[inline]
+    fn to(run: &Run, following: &Run) -> Option<Self> {
+        Some(Self {
+            sequence: u32::try_from(following.sequence.checked_sub(run.sequence)?).ok()?,
+            offset: u32::try_from(following.offset.checked_sub(run.offset)?).ok()?,
+            count: u16::try_from(run.count).ok()?,
+        })
+    }
+
+    fn from(self, following: &Run) -> Run {
+        Run {
+            sequence: following.sequence.saturating_sub(self.sequence.into()),
+            offset: following.offset.saturating_sub(self.offset.into()),
+            count: self.count.into(),
+        }
+    }
+}
+
+impl Older {
+    /// These runs, which stand before `newest`.
+    fn before(newest: &Run, runs: [Run; OLDER]) -> Self {
+        let (mut steps, mut following) = ([Step::default(); OLDER], newest);
+        for (step, run) in steps.iter_mut().zip(&runs).take_while(|(_, run)| run.count > 0) {
+            match Step::to(run, following) {
+                Some(to) => *step = to,
+                None => return Self::Far(Box::new(runs)),
+            }
+            following = run;
+        }
+        Self::Near(steps)
+    }
+}
 
 impl Known {
     /// The first that is known of a producer: one frame.
     pub(crate) fn first(stamp: &ProducerStamp, offset: u64, count: u32) -> Self {
-        let mut known = Self {
-            id: stamp.id,
-            epoch: stamp.epoch,
-            sequences: [0; RUNS],
-            offsets: [0; RUNS],
-            counts: [0; RUNS],
-            runs: 0,
-        };
-        known.push(stamp, offset, count);
-        known
+        let ProducerStamp { id, epoch, sequence } = *stamp;
+        Self { id, epoch, sequence, offset, count, older: Older::Near([Step::default(); OLDER]) }
     }
 
     /// Takes in one frame more.
     #[inline]
     pub(crate) fn push(&mut self, stamp: &ProducerStamp, offset: u64, count: u32) {
+        let (last, newest) = (self.newest_run(), Run { sequence: stamp.sequence, offset, count });
+        match (&mut self.older, Step::to(&last, &newest)) {
+            (Older::Near(steps), Some(step)) => {
+                steps.copy_within(..OLDER - 1, 1);
+                steps[0] = step;
+            }
+            _ => self.push_far(&newest),
+        }
+        (self.sequence, self.offset, self.count) = (newest.sequence, newest.offset, newest.count);
         self.epoch = stamp.epoch;
-        self.sequences.copy_within(..RUNS - 1, 1);
-        self.offsets.copy_within(..RUNS - 1, 1);
-        self.counts.copy_within(..RUNS - 1, 1);
-        (self.sequences[0], self.offsets[0], self.counts[0]) = (stamp.sequence, offset, count);
-        self.runs = (self.runs + 1).min(RUNS.to_le_bytes()[0]);
+    }
+
+    /// What was known becomes older than `newest`, and is near or far anew.
+    #[cold]
+    fn push_far(&mut self, newest: &Run) {
+        let mut older = [Run::default(); OLDER];
+        for (slot, run) in older.iter_mut().zip(self.runs()) {
+            *slot = run;
+        }
+        self.older = Older::before(newest, older);
     }
 
     /// The newest sequence.
     #[inline]
     pub(crate) fn newest(&self) -> u64 {
-        self.sequences[0].saturating_add(u64::from(self.counts[0].saturating_sub(1)))
+        self.sequence.saturating_add(u64::from(self.count.saturating_sub(1)))
     }
 
     /// The offset that follows the newest record.
     pub(crate) fn end(&self) -> u64 {
-        self.offsets[0].saturating_add(u64::from(self.counts[0]))
+        self.offset.saturating_add(u64::from(self.count))
     }
 
     /// The offset of the record with this sequence, if it is one of the newest runs'.
     pub(crate) fn find(&self, sequence: u64) -> Option<u64> {
-        let found = |(first, offset, count): (u64, u64, u32)| {
-            let at = sequence.checked_sub(first).filter(|at| *at < u64::from(count))?;
-            offset.checked_add(at)
+        let found = |run: Run| {
+            let at = sequence.checked_sub(run.sequence).filter(|at| *at < u64::from(run.count))?;
+            run.offset.checked_add(at)
         };
         self.runs().find_map(found)
     }
 
-    fn runs(&self) -> impl Iterator<Item = (u64, u64, u32)> {
-        let runs = self.sequences.iter().zip(&self.offsets).zip(&self.counts);
-        runs.map(|((sequence, offset), count)| (*sequence, *offset, *count)).take(usize::from(self.runs))
+    #[inline]
+    fn newest_run(&self) -> Run {
+        Run { sequence: self.sequence, offset: self.offset, count: self.count }
+    }
+
+    /// The newest first.
+    fn runs(&self) -> impl Iterator<Item = Run> + use<> {
+        let newest = self.newest_run();
+        let mut following = newest;
+        let older = match &self.older {
+            Older::Far(runs) => **runs,
+            Older::Near(steps) => steps.map(|step| {
+                following = step.from(&following);
+                following
+            }),
+        };
+        std::iter::once(newest).chain(older).take_while(|run| run.count > 0)
     }
 
     /// Adds it to a snapshot that was begun.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.epoch.to_le_bytes());
-        out.push(self.runs);
-        for (sequence, offset, count) in self.runs() {
-            out.extend_from_slice(&sequence.to_le_bytes());
-            out.extend_from_slice(&offset.to_le_bytes());
-            out.extend_from_slice(&count.to_le_bytes());
+        out.push(self.runs().map(|_| 1_u8).sum());
+        for run in self.runs() {
+            out.extend_from_slice(&run.sequence.to_le_bytes());
+            out.extend_from_slice(&run.offset.to_le_bytes());
+            out.extend_from_slice(&run.count.to_le_bytes());
         }
     }
 
     fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let (id, epoch, runs) = (fields.u32()?, fields.u32()?, fields.u8()?);
-        let mut known = Self { id, epoch, sequences: [0; RUNS], offsets: [0; RUNS], counts: [0; RUNS], runs: 0 };
-        if runs == 0 || usize::from(runs) > RUNS {
-            return None;
+        let mut run = || {
+            let run = Run { sequence: fields.u64()?, offset: fields.u64()?, count: fields.u32()? };
+            Some(run).filter(|run| run.count > 0)
+        };
+        let older_runs = usize::from(runs).checked_sub(1)?;
+        let newest = run()?;
+        let mut older = [Run::default(); OLDER];
+        for slot in older.get_mut(..older_runs)? {
+            *slot = run()?;
         }
-        let slots = known.sequences.iter_mut().zip(&mut known.offsets).zip(&mut known.counts);
-        for ((sequence, offset), count) in slots.take(usize::from(runs)) {
-            (*sequence, *offset, *count) = (fields.u64()?, fields.u64()?, fields.u32()?);
-        }
-        known.runs = runs;
-        known.runs().all(|(_, _, count)| count > 0).then_some(known)
+        let Run { sequence, offset, count } = newest;
+        Some(Self { id, epoch, sequence, offset, count, older: Older::before(&newest, older) })
     }
 }
 
@@ -189,6 +273,32 @@ mod tests {
         assert_eq!((known.newest(), known.end()), (28, 205));
         let found: Vec<_> = (10..30).filter_map(|at| known.find(at)).collect();
         assert_eq!(found, [200, 201, 202, 203, 204]);
+    }
+
+    /// Sequences may be anything that grows: a count, a place in a file, a time in nanoseconds.
+    #[test]
+    fn runs_are_known_however_large_and_however_far_apart() {
+        let (far, large) = (u64::from(u32::MAX) + 1, u32::from(u16::MAX) + 1);
+        let steps = [(1, 1), (far, 1), (1, large), (far - 1, large - 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
+        let mut runs = vec![(7, 70, 2)];
+        let mut known = Known::first(&stamp(1, 7), 70, 2);
+        for (apart, count) in steps {
+            let (sequence, offset, last) = *runs.last().unwrap();
+            let run = (sequence + u64::from(last) + apart, offset + u64::from(last) + apart, count);
+            runs.push(run);
+            known.push(&stamp(1, run.0), run.1, run.2);
+            let newest: Vec<_> = runs.iter().rev().take(RUNS).copied().collect();
+            let found: Vec<_> = known.runs().map(|run| (run.sequence, run.offset, run.count)).collect();
+            assert_eq!(found, newest);
+            for (sequence, offset, count) in newest {
+                let last = u64::from(count) - 1;
+                assert_eq!([0, last].map(|at| known.find(sequence + at)), [0, last].map(|at| Some(offset + at)));
+                assert_eq!(known.find(sequence + last + 1), None);
+            }
+            let bytes = snapshot(std::slice::from_ref(&known));
+            assert_eq!(decode_snapshot(&bytes, &IDENT, 99).unwrap().collect::<Vec<_>>(), [known.clone()]);
+        }
+        assert!(matches!(known.older, Older::Near(_)), "what is near again is kept so");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! those that retention or compaction has removed. *(The idea: Kafka's idempotent producer, KIP-98.)*
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::format::{Known, ProducerStamp};
 use crate::partition::PartitionCore;
@@ -15,7 +16,7 @@ use crate::{Durability, Error, Result};
 pub(super) struct Producers {
     known: Vec<Known>,
     /// Where each is in the list.
-    by_id: HashMap<u32, u32>,
+    by_id: HashMap<u32, u32, BuildHasherDefault<IdHasher>>,
     /// Whether a frame was noted since the last snapshot was begun.
     pub(super) dirty: bool,
 }
@@ -23,7 +24,8 @@ pub(super) struct Producers {
 impl Producers {
     /// What a snapshot says.
     pub(super) fn loaded(all: impl ExactSizeIterator<Item = Known>) -> Self {
-        let (mut known, mut by_id) = (Vec::with_capacity(all.len()), HashMap::with_capacity(all.len()));
+        let mut known = Vec::with_capacity(all.len());
+        let mut by_id = HashMap::with_capacity_and_hasher(all.len(), BuildHasherDefault::default());
         for one in all {
             by_id.insert(one.id, place(known.len()));
             known.push(one);
@@ -83,6 +85,28 @@ fn place(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
+/// For numbers of producers, which the store counts up: no one chooses them, so that none of them need be hidden.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u32(&mut self, id: u32) {
+        // Knuth's multiplicative hashing: by an odd number, so that consecutive ones stay apart in the low bits, and
+        // close to 2^64 over the golden ratio, so that they do in the high ones.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Who appends, for a frame that is to bear a stamp.
 #[derive(Debug)]
 pub(crate) struct Author<'a> {
@@ -116,7 +140,7 @@ impl PartitionCore {
     /// did is counted, and as durable as the log's durability promises.
     pub(crate) fn take_over(&self, id: u32) -> Result<Option<u64>> {
         self.check_usable()?;
-        let known = self.lock_appender().producers.get(id).copied();
+        let known = self.lock_appender().producers.get(id).cloned();
         let Some(known) = known else { return Ok(None) };
         self.await_known(&known)?;
         Ok(Some(known.newest()))
@@ -126,7 +150,7 @@ impl PartitionCore {
     /// here, is as durable as the log's durability promises by then: no one is told of a record that could be lost.
     pub(crate) fn position_of(&self, id: u32, sequence: u64) -> Result<Option<u64>> {
         self.check_usable()?;
-        let known = self.lock_appender().producers.get(id).copied();
+        let known = self.lock_appender().producers.get(id).cloned();
         let Some(known) = known else { return Ok(None) };
         self.await_known(&known)?;
         Ok(known.find(sequence))

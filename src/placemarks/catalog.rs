@@ -1,7 +1,10 @@
 //! The names that a store knows: of its logs, and of the groups of each log, with the numbers that stand for them.
 
+mod producers;
+
 use std::collections::BTreeMap;
 
+use crate::placemarks::catalog::producers::Producers;
 use crate::placemarks::table::Newest;
 use crate::types::{GroupId, LogId, ProducerId};
 
@@ -19,8 +22,7 @@ pub(super) struct Catalog {
     groups: BTreeMap<LogId, BTreeMap<String, Named<GroupId>>>,
     /// The log of every group that there is.
     owners: BTreeMap<GroupId, LogId>,
-    /// The producers of each log. There may be a million: their names are kept tight.
-    producers: BTreeMap<LogId, BTreeMap<Box<str>, Named<ProducerId>>>,
+    producers: BTreeMap<LogId, Producers>,
     pub(super) next_log: Named<LogId>,
     pub(super) next_group: Named<GroupId>,
     /// The next number for a producer.
@@ -97,18 +99,16 @@ impl Catalog {
     }
 
     pub(super) fn producer(&self, log: LogId, name: &str) -> Option<Named<ProducerId>> {
-        self.producers.get(&log)?.get(name).copied()
+        self.producers.get(&log)?.get(name)
     }
 
     /// The names of the producers of one log.
     pub(super) fn producers_of(&self, log: LogId) -> impl Iterator<Item = &str> {
-        self.producers.get(&log).into_iter().flatten().map(|(name, _)| &**name)
+        self.producers.get(&log).into_iter().flat_map(Producers::names)
     }
 
     pub(super) fn set_producer(&mut self, log: LogId, name: &str, id: ProducerId, record: u64, bound: u64) {
-        let mut newest = self.producer(log, name).map_or_else(Newest::default, |known| known.newest);
-        newest.moved(record, bound);
-        self.producers.entry(log).or_default().insert(name.into(), Named { id, newest });
+        self.producers.entry(log).or_default().set(name, id, |newest| newest.moved(record, bound));
         self.next_producer.id = self.next_producer.id.max(id.number.saturating_add(1));
     }
 
