@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all=(append durable read consume wake open footprint flat)
+all=(append producers durable read consume wake open footprint flat)
 gib=1
 only=()
 for argument in "$@"; do

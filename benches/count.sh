@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Instructions of one append and of one scanned record, counted by callgrind: figures that do not depend on how busy the
-# machine is. Compared with benches/counts.txt, and taken as a failure when one grew by more than a tenth.
+# machine is. Compared with benches/counts.txt, and taken as a failure when one grew by more than a tenth, or when an
+# append through a producer takes more than 1.3 times as many as a plain one.
 #
 #     benches/count.sh            compare
 #     benches/count.sh --accept   write the new figures to benches/counts.txt
@@ -29,7 +30,7 @@ instructions() { # kind of work, count
 
 few=100000
 failed=0
-for kind in append-100 append-1024 batch-100 scan-100 scan-single-100; do
+for kind in append-100 append-1024 produce-100 batch-100 scan-100 scan-single-100; do
     once="$(instructions "$kind" "$few")"
     twice="$(instructions "$kind" $((2 * few)))"
     found=$(((twice - once) / few))
@@ -38,6 +39,14 @@ for kind in append-100 append-1024 batch-100 scan-100 scan-single-100; do
     echo "$kind $found" >>"$scratch/found"
     if [ -z "$known" ] || [ $((found * 10)) -gt $((known * 11)) ]; then failed=1; fi
 done
+
+found() { awk -v kind="$1" '$1 == kind { print $2 }' "$scratch/found"; }
+plain="$(found append-100)" produced="$(found produce-100)"
+printf 'through a producer %d.%02d x a plain append\n' $((produced / plain)) $((produced * 100 / plain % 100))
+if [ $((produced * 10)) -gt $((plain * 13)) ]; then
+    echo "An append through a producer takes more than 1.3 times the instructions of a plain one." >&2
+    exit 1
+fi
 
 if [ "${1:-}" = "--accept" ]; then
     cp "$scratch/found" "$accepted"

@@ -5,34 +5,41 @@
 //! a million times; what is measured of them is not the disk.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+#[expect(dead_code, reason = "every benchmark uses its own part of it")]
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
+use criterion::{Criterion, criterion_group};
 use placemark::{Durability, Log, LogOptions, Record, Store};
 use tempfile::TempDir;
 
-const APPENDS: u64 = 400_000;
+use common::{Contest, in_pieces, rows, shown, timed};
+
 const ROUNDS: usize = 15;
+const APPENDS: u64 = 400_000;
+
+/// So many times the speed of a plain append: it may cost 1.3 times as much.
+const LEAST: f64 = 0.77;
 
 /// So many producers, each of which is known by its last five records.
 const PRODUCERS: u64 = 1_000_000;
 const EACH: u64 = 5;
 
+/// They may take so many seconds to load, and so much memory.
+const LONGEST: f64 = 2.0;
+const MOST: u64 = 200 << 20;
+
 /// Tells a process to open the store in this directory, and no more.
 const OPEN: &str = "PLACEMARK_BENCH_OPEN";
 
 fn main() {
-    if let Some(dir) = std::env::var_os(OPEN) {
-        return open_made(Path::new(&dir));
+    match std::env::var_os(OPEN) {
+        Some(dir) => open_made(Path::new(&dir)),
+        None => benches(),
     }
-    // Run by `cargo test` too, which only wants to see that it works.
-    let measured = std::env::args().any(|argument| argument == "--bench");
-    let (appends, producers) = if measured { (APPENDS, PRODUCERS) } else { (1000, 100) };
-    warm_up(appends);
-    append(appends);
-    open(producers);
 }
 
 fn scratch() -> TempDir {
@@ -40,76 +47,67 @@ fn scratch() -> TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-fn warm_up(appends: u64) {
-    let dir = scratch();
-    fs::write(dir.path().join("fill"), vec![1; usize::try_from(appends * 400).unwrap()]).unwrap();
-}
-
 fn log(dir: &Path) -> Log {
     let store = Store::options().durability(Durability::Os).open(dir).unwrap();
     store.log_with("bench", LogOptions::new().segment_bytes(1 << 30)).unwrap()
 }
 
-/// One piece of work over a fresh log.
-fn timed(work: impl FnOnce(&Log) -> Duration) -> Duration {
+/// A log that has been opened by a first append.
+fn begun() -> (Log, TempDir) {
     let dir = scratch();
-    work(&log(dir.path()))
+    let log = log(dir.path());
+    log.append("the first append opens the segment").unwrap();
+    (log, dir)
 }
 
-/// Plain and through a producer in turn, so that both meet the same moods of the machine.
-fn append(appends: u64) {
-    println!("append, Os, one thread: the best of {ROUNDS}, in ns a record");
+fn append(criterion: &mut Criterion) {
+    let dir = scratch();
+    fs::write(dir.path().join("fill"), vec![1; 256 << 20]).unwrap();
+    drop(dir);
     for (len, keyed) in [(100, false), (100, true), (1024, false)] {
         let value = vec![7; len];
         let record = || if keyed { Record::new(&value).key(b"customer-7") } else { Record::new(&value) };
-        let (mut plain, mut through) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            plain.push(timed(|log| {
-                log.append("the first append opens the segment").unwrap();
-                let begun = Instant::now();
-                for _ in 0..appends {
-                    log.append(record()).unwrap();
-                }
-                begun.elapsed()
-            }));
-            through.push(timed(|log| {
-                let mut producer = log.producer("importer").unwrap();
-                producer.append(0, "the first append opens the segment").unwrap();
-                let begun = Instant::now();
-                for sequence in 1..=appends {
-                    producer.append(sequence, record()).unwrap();
-                }
-                begun.elapsed()
-            }));
-        }
-        let [plain, through] = [plain, through].map(|times| best(&times, appends));
-        println!(
-            "{len:>5} B, key: {keyed:5}   plain {plain:6.1}   through a producer {through:6.1}   (x{:.2})",
-            through / plain
-        );
+        let key = if keyed { " and a key" } else { "" };
+        Contest::new(format!("append {len} B{key} through a producer, Os"), ROUNDS, APPENDS)
+            .way("placemark", |n| {
+                in_pieces(
+                    n,
+                    APPENDS,
+                    |_| begun(),
+                    |(log, _dir), count| {
+                        let mut producer = log.producer("importer").unwrap();
+                        for sequence in 1..=count {
+                            producer.append(sequence, record()).unwrap();
+                        }
+                    },
+                )
+            })
+            .limit("a plain append", LEAST, |n| {
+                in_pieces(
+                    n,
+                    APPENDS,
+                    |_| begun(),
+                    |(log, _dir), count| {
+                        for _ in 0..count {
+                            log.append(record()).unwrap();
+                        }
+                    },
+                )
+            })
+            .hold(criterion);
     }
 }
 
-/// The least of them: what others do on the machine only ever adds.
-fn best(times: &[Duration], count: u64) -> f64 {
-    let best = times.iter().min().unwrap();
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 appends")]
-    let count = count as f64;
-    best.as_secs_f64() * 1e9 / count
-}
-
-fn open(producers: u64) {
+fn open(_criterion: &mut Criterion) {
     let dir = scratch();
-    let begun = Instant::now();
-    let first = log(dir.path());
-    for number in 0..producers {
-        let mut producer = first.producer(&format!("device-{number}")).unwrap();
+    let log = log(dir.path());
+    for number in 0..PRODUCERS {
+        let mut producer = log.producer(&format!("device-{number}")).unwrap();
         for sequence in 0..EACH {
             producer.append(sequence, "x").unwrap();
         }
     }
-    drop(first);
-    println!("{producers} producers made in {:.1?}", begun.elapsed());
+    drop(log);
     // In a process of its own, so that what the making left in memory does not count.
     let opened = Command::new(std::env::current_exe().unwrap()).env(OPEN, dir.path()).status().unwrap();
     assert!(opened.success());
@@ -117,18 +115,20 @@ fn open(producers: u64) {
 
 /// Opens the store that was made, and the log.
 fn open_made(dir: &Path) {
-    let (before, begun) = (resident(), Instant::now());
-    let store = Store::options().durability(Durability::Os).open(dir).unwrap();
-    let (names, opened) = (resident(), begun.elapsed());
-    let begun = Instant::now();
-    let log = store.open_log("bench").unwrap();
-    let loaded = begun.elapsed();
-    println!(
-        "their names: store open in {opened:.2?}, {} MiB; what the log knows of them: open in {loaded:.2?}, {} MiB",
-        names.saturating_sub(before) >> 20,
-        resident().saturating_sub(names) >> 20,
-    );
-    assert_eq!(log.producer("device-7").unwrap().last_sequence(), Some(EACH - 1));
+    let before = resident();
+    let (mut store, mut log) = (None, None);
+    let names = timed(|| store = Some(Store::options().durability(Durability::Os).open(dir).unwrap())).as_secs_f64();
+    let with_names = resident();
+    let known = timed(|| log = store.as_ref().map(|store| store.open_log("bench").unwrap())).as_secs_f64();
+    let with_all = resident();
+    let what = |what: &str| format!("a log with {PRODUCERS} producers, {what}");
+    let took = format!("{}, {} of it for their names", shown(names + known), shown(names));
+    rows::row(&what("time to open"), &took, &format!("under {}", shown(LONGEST)), Some(names + known < LONGEST));
+    let memory = with_all.saturating_sub(before);
+    let of_names = with_names.saturating_sub(before);
+    let taken = format!("{} MiB, {} of it for their names", memory >> 20, of_names >> 20);
+    rows::row(&what("memory"), &taken, &format!("under {} MiB", MOST >> 20), Some(memory < MOST));
+    assert_eq!(log.unwrap().producer("device-7").unwrap().last_sequence(), Some(EACH - 1));
 }
 
 /// Memory of this process that is in use, without what is only mapped from files; 0 where the system does not say.
@@ -138,3 +138,5 @@ fn resident() -> u64 {
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
     kib.unwrap_or(0) << 10
 }
+
+criterion_group!(benches, append, open);

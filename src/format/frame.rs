@@ -172,7 +172,8 @@ pub(crate) fn verify_frame(frame: &[u8], seed: Seed, pos: Pos) -> bool {
 
 /// Completes a frame whose records are in place: writes every field of its header but the length, which stays zero and
 /// is returned, for the caller to store last.
-#[inline]
+#[expect(clippy::inline_always, reason = "of one record's frame most is known where it is called")]
+#[inline(always)]
 pub(crate) fn seal_frame(frame: &mut [u8], seed: Seed, pos: Pos, stamp: &FrameStamp) -> u32 {
     let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     let mut flags = 0;

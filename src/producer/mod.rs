@@ -278,7 +278,8 @@ fn place(places: &mut Vec<Place>, partition: u32) -> Result<&mut Place> {
         // The log has become larger since it was opened.
         places.resize(at + 1, Place::default());
     }
-    places.get_mut(at).ok_or(Error::Closed)
+    // Made where it is needed only: an error has something to drop.
+    places.get_mut(at).ok_or_else(|| Error::Closed)
 }
 
 /// After an error: whether a record arrived is not known where the partition has failed.
