@@ -1,9 +1,11 @@
 //! Stores that every version of the crate has to open, as they were written by the versions named in their paths:
-//! `closed` was closed, `killed` was in use when its process died.
+//! `closed` was closed, `killed` was in use when its process died. Those of `beside` have what a store keeps beside its
+//! records: metadata of placemarks, counted attempts, and what is known of producers whose records are gone.
 //!
 //! Written by `PLACEMARK_WRITE_FIXTURES=tests/fixtures/v1 cargo test --test fixtures`, with the code of that version and
 //! on a simulated disk, so that nothing in them is of the machine: not the boot, not the clock, not the random numbers.
-//! What is there is never written again; another version of the format gets a directory of its own beside it.
+//! What is there is never written again, and what is missing there is added; another version of the format gets a
+//! directory of its own beside it.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -21,9 +23,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use placemark::storage::SimDisk;
-use placemark::{Durability, Entry, Error, Log, LogOptions, Record, Retention, StartAt, Store};
+use placemark::{Durability, Entry, Error, Log, LogOptions, Producer, Record, Retention, StartAt, Store};
 
+use common::producing::{duplicate, new};
 use common::{entries, files, options, scratch, values};
+
+const KINDS: [&str; 4] = ["closed", "killed", "beside/closed", "beside/killed"];
 
 const MINUTES_20: u64 = 20 * 60_000;
 
@@ -162,23 +167,52 @@ fn open_simulated(disk: &SimDisk) -> Store {
     Store::options().storage(Arc::new(disk.clone())).open("/data").unwrap()
 }
 
+/// The sequences of the producer `importer`: with gaps, also one that does not fit in 32 bits.
+const IMPORTED: [u64; 8] = [0, 1, 2, 5, 1 << 40, (1 << 40) + 1, (1 << 40) + 2, (1 << 40) + 9];
+
+fn import(disk: &SimDisk, importer: &mut Producer, sequences: &[u64]) {
+    for sequence in sequences {
+        // Old enough to roll every few of them.
+        disk.advance(Duration::from_secs(3600));
+        new(importer.append(*sequence, format!("line {sequence}")).unwrap());
+    }
+}
+
+/// What both of `beside` have.
+fn fill_beside(disk: &SimDisk, store: &Store) {
+    let lines = store
+        .log_with("lines", LogOptions::new().segment_age(Duration::from_secs(7200)).segment_bytes(64 << 10))
+        .unwrap();
+    new(lines.producer("idle").unwrap().append(77, "line of its own").unwrap());
+    import(disk, &mut lines.producer("importer").unwrap(), &IMPORTED[..6]);
+    // Only a snapshot knows what stood there.
+    lines.partition(0).unwrap().trim_before(6).unwrap();
+    let orders = store.log("orders").unwrap();
+    orders.append_batch((0..9).map(|number| format!("order {number}"))).unwrap();
+    let mut totals = orders.consumer("totals").max_poll_records(4).at_least_once().unwrap();
+    totals.poll(Duration::ZERO).unwrap().unwrap().commit_with_metadata("total 4").unwrap();
+    let mut invoicing = orders.consumer("invoicing").max_poll_records(2).exactly_once().unwrap();
+    let batch = invoicing.poll(Duration::ZERO).unwrap().unwrap();
+    let mut transaction = store.transaction();
+    transaction.append(&store.log("invoices").unwrap(), "invoice").unwrap();
+    transaction.commit_with_metadata(batch, [0, 255]).unwrap();
+    // One record failed twice, and one of four that were handed out together, nobody knows which.
+    let mut alone = orders.consumer("alone").max_attempts(3).skip().max_poll_records(1).at_least_once().unwrap();
+    for _ in 0..2 {
+        drop(alone.poll(Duration::ZERO).unwrap().unwrap());
+    }
+    let mut halves = orders.consumer("halves").max_attempts(3).skip().max_poll_records(4).at_least_once().unwrap();
+    drop(halves.poll(Duration::ZERO).unwrap().unwrap());
+}
+
+/// Writes those of the kinds that are not there.
 fn write(to: &Path) {
-    for kind in ["closed", "killed"] {
+    for kind in KINDS.into_iter().filter(|kind| !to.join(kind).exists()) {
         let disk = SimDisk::new(1);
         let store = open_simulated(&disk);
-        fill(&disk, &store);
-        let left = if kind == "closed" {
-            store.close().unwrap();
-            disk.clone()
-        } else {
-            let orders = store.log("orders").unwrap();
-            append_orders(&disk, &orders, ORDERS..ORDERS + MORE);
-            invoice(&store, &orders);
-            append_events(&store.log("events").unwrap(), EVENTS..EVENTS + MORE);
-            orders.append_batch(["a batch", "of two"]).unwrap();
-            let mut billing = orders.consumer("billing").max_poll_records(2).at_least_once().unwrap();
-            let _in_hand = billing.poll(Duration::ZERO).unwrap().unwrap();
-            disk.kill()
+        let left = match kind {
+            "closed" | "killed" => left_of_records(kind, &disk, &store),
+            _ => left_beside(kind, &disk, &store),
         };
         for path in left.files() {
             let target = to.join(kind).join(path.strip_prefix("/data").unwrap());
@@ -186,6 +220,36 @@ fn write(to: &Path) {
             fs::write(target, left.read_file(&path).unwrap()).unwrap();
         }
     }
+}
+
+fn left_of_records(kind: &str, disk: &SimDisk, store: &Store) -> SimDisk {
+    fill(disk, store);
+    if kind == "closed" {
+        store.close().unwrap();
+        return disk.clone();
+    }
+    let orders = store.log("orders").unwrap();
+    append_orders(disk, &orders, ORDERS..ORDERS + MORE);
+    invoice(store, &orders);
+    append_events(&store.log("events").unwrap(), EVENTS..EVENTS + MORE);
+    orders.append_batch(["a batch", "of two"]).unwrap();
+    let mut billing = orders.consumer("billing").max_poll_records(2).at_least_once().unwrap();
+    let _in_hand = billing.poll(Duration::ZERO).unwrap().unwrap();
+    disk.kill()
+}
+
+fn left_beside(kind: &str, disk: &SimDisk, store: &Store) -> SimDisk {
+    fill_beside(disk, store);
+    if kind == "beside/closed" {
+        store.close().unwrap();
+        return disk.clone();
+    }
+    // Behind what the newest snapshot knows, and with a third attempt in hand.
+    import(disk, &mut store.log("lines").unwrap().producer("importer").unwrap(), &IMPORTED[6..]);
+    let orders = store.log("orders").unwrap();
+    let mut alone = orders.consumer("alone").max_attempts(3).skip().max_poll_records(1).at_least_once().unwrap();
+    let _in_hand = alone.poll(Duration::ZERO).unwrap().unwrap();
+    disk.kill()
 }
 
 // Checking.
@@ -335,15 +399,78 @@ fn check_killed(dir: &Path) {
 }
 
 #[test]
+fn a_store_opens_with_all_that_it_kept_beside_its_records() {
+    for kind in ["beside/closed", "beside/killed"] {
+        for dir in copies(kind) {
+            let names = files::contents(dir.path());
+            assert!(names.keys().any(|path| path.extension().is_some_and(|kind| kind == "producers")), "no snapshot");
+            let store = options().open(dir.path()).unwrap();
+            let killed = kind == "beside/killed";
+            check_producers(&store, if killed { &IMPORTED } else { &IMPORTED[..6] });
+            check_metadata(&store);
+            check_attempts(&store, killed);
+            assert_eq!(store.recovery().recovered_partitions > 0, killed);
+            assert_eq!((store.recovery().cut_bytes(), store.recovery().damage()), (0, vec![]));
+            store.close().unwrap();
+        }
+    }
+}
+
+fn check_producers(store: &Store, sequences: &[u64]) {
+    let lines = store.open_log("lines").unwrap();
+    let start = lines.partition(0).unwrap().start_offset();
+    assert!(start > 1, "records of both were trimmed");
+    let mut idle = lines.producer("idle").unwrap();
+    assert_eq!(idle.last_sequence(), Some(77));
+    assert_eq!(duplicate(idle.append(77, "again").unwrap()).map(|at| at.offset), Some(0));
+    let mut importer = lines.producer("importer").unwrap();
+    assert_eq!(importer.last_sequence(), sequences.last().copied());
+    // Behind the line of the idle one.
+    let known: Vec<_> = sequences.iter().zip(1_u64..).collect();
+    let known = &known[known.len() - 5..];
+    assert!(known.iter().any(|(_, offset)| *offset < start), "of one that is known the record is gone");
+    for (sequence, offset) in known.iter().copied() {
+        let found = duplicate(importer.append(*sequence, "again").unwrap());
+        assert_eq!(found.map(|at| at.offset), Some(offset), "sequence {sequence}");
+    }
+    let next = sequences.last().unwrap() + 1;
+    assert_eq!(new(importer.append(next, "new").unwrap()).offset, sequences.len() as u64 + 1);
+}
+
+fn check_metadata(store: &Store) {
+    let orders = store.open_log("orders").unwrap();
+    for (group, offset, metadata) in [("totals", 4, &b"total 4"[..]), ("invoicing", 2, &[0, 255])] {
+        let group = store.group(group);
+        assert_eq!(group.metadata(&orders, 0).unwrap().as_deref(), Some(metadata), "{group:?}");
+        assert_eq!(group.placemarks().unwrap()[0].offset, offset, "{group:?}");
+    }
+    assert_eq!(store.group("alone").metadata(&orders, 0).unwrap(), None);
+    assert_eq!(values(store.open_log("invoices").unwrap().read(StartAt::Earliest).unwrap()), [b"invoice"]);
+}
+
+/// Whether attempts go on from where they were.
+fn check_attempts(store: &Store, spent: bool) {
+    let orders = store.open_log("orders").unwrap();
+    let mut alone = orders.consumer("alone").max_attempts(3).skip().max_poll_records(1).at_least_once().unwrap();
+    if !spent {
+        assert_eq!(alone.poll(Duration::ZERO).unwrap().unwrap().offsets(), 0..1, "a third time");
+    }
+    assert_eq!(alone.poll(Duration::ZERO).unwrap().unwrap().offsets(), 1..2, "and no fourth");
+    let mut halves = orders.consumer("halves").max_attempts(3).skip().max_poll_records(4).at_least_once().unwrap();
+    assert_eq!(halves.poll(Duration::ZERO).unwrap().unwrap().offsets(), 0..2);
+}
+
+#[test]
 fn the_fixtures_are_small() {
     let bytes: usize = files::contents(&fixtures()).values().map(Vec::len).sum();
-    assert!((1..200 << 10).contains(&bytes), "{bytes} bytes");
+    assert!((1..400 << 10).contains(&bytes), "{bytes} bytes");
 }
 
 #[test]
 fn fixtures_are_written_where_that_is_asked_for() {
     let Some(to) = env::var_os("PLACEMARK_WRITE_FIXTURES") else { return };
     let to = Path::new(env!("CARGO_MANIFEST_DIR")).join(to);
-    assert!(!to.exists(), "{} is there already, and fixtures are never written again", to.display());
+    let missing = KINDS.iter().any(|kind| !to.join(kind).exists());
+    assert!(missing, "all is there already in {}, and fixtures are never written again", to.display());
     write(&to);
 }
