@@ -127,7 +127,7 @@ impl<'a> FrameReader<'a> {
             if piece.is_empty() {
                 break;
             }
-            if let Some(found) = piece.iter().rposition(|byte| *byte != 0) {
+            if let Some(found) = last_written(piece) {
                 last = Pos(position.0 + u32::try_from(found + 1).unwrap_or(u32::MAX));
             }
             at += piece.len() as u64;
@@ -149,11 +149,15 @@ impl<'a> FrameReader<'a> {
         Ok(rest.get(..wanted).unwrap_or(rest))
     }
 
+    /// Reads on, from `from`. What is held already of what is wanted is kept: nothing is read twice by a walk.
     fn fill(&mut self, from: u64, len: usize) -> Result<()> {
         let len = usize::try_from(self.len.saturating_sub(from)).unwrap_or(usize::MAX).min(len);
+        let passed = from.checked_sub(self.start).and_then(|passed| usize::try_from(passed).ok());
+        let passed = passed.map_or(self.buffer.len(), |passed| passed.min(self.buffer.len()));
+        let mut read = self.buffer.len() - passed;
+        self.buffer.copy_within(passed.., 0);
         self.buffer.resize(len, 0);
         self.start = from;
-        let mut read = 0;
         while let Some(space) = self.buffer.get_mut(read..).filter(|space| !space.is_empty()) {
             match self.file.read_at(space, from + read as u64).at(self.path)? {
                 0 => break,
@@ -163,4 +167,17 @@ impl<'a> FrameReader<'a> {
         self.buffer.truncate(read);
         Ok(())
     }
+}
+
+/// Where the last byte that is not zero is. Zeros are compared by the page, which is as fast as they are read.
+fn last_written(bytes: &[u8]) -> Option<usize> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    for page in bytes.rchunks(ZEROS.len()) {
+        end -= page.len();
+        if ZEROS.get(..page.len()) != Some(page) {
+            return page.iter().rposition(|byte| *byte != 0).map(|at| end + at);
+        }
+    }
+    None
 }

@@ -146,6 +146,40 @@ fn a_frame_that_ends_behind_its_file_is_none() {
     assert!(frame_at(&whole, Pos(64)).is_some());
 }
 
+#[test]
+fn a_walk_reads_no_byte_twice_however_large_the_frames_are() {
+    let mut bytes = vec![0; 64];
+    for len in [5, 100, 1 << 20, (1 << 20) - 40, 7, 3 << 20, 2 << 20, 0, 1 << 19, 1 << 19, 1 << 19, 1 << 20] {
+        let frame = frame(Pos(u32::try_from(bytes.len()).unwrap()), &vec![1; len]);
+        bytes.extend(frame);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    let (end, len) = (bytes.len(), bytes.len() + (5 << 20));
+    bytes.resize(len, 0);
+    let fake = Fake::new(bytes);
+    let mut reader = fake.reader();
+    let (mut pos, mut frames) = (Pos(64), 0);
+    while let Some(frame) = reader.frame_at(seed(), pos).unwrap().filter(|frame| frame.is_intact(seed())) {
+        (pos, frames) = (frame.next(), frames + 1);
+    }
+    assert_eq!((frames, pos.index()), (12, end));
+    assert_eq!(reader.last_written(pos).unwrap(), pos);
+    let total = fake.total.load(Ordering::Relaxed);
+    assert!(total <= len as u64 - 64, "read {total} of {len}");
+}
+
+#[test]
+fn the_last_byte_that_is_not_zero_is_found_wherever_it_is() {
+    let len = (1 << 20) + 10_000;
+    let near = |place: usize| place.saturating_sub(2)..(place + 2).min(len);
+    for at in [64, 4096, 8192, 8192 + 64, 1 << 20, (1 << 20) + 64, len].into_iter().flat_map(near) {
+        let mut bytes = vec![0; len];
+        bytes[at] = 1;
+        let found = Fake::new(bytes).reader().last_written(Pos(64)).unwrap().index();
+        assert_eq!(found, if at < 64 { 64 } else { at + 1 }, "a byte at {at}");
+    }
+}
+
 /// Content made to look like headers at every other place, each with a length of 2 MiB: the check in the header lets
 /// one in 65,536 cost a checksum, where all of them would make it the square of the size.
 #[test]
