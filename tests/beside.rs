@@ -5,14 +5,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use placemark::{AtLeastOnce, Batch, Consumer, Entry, Error, Log, LogOptions, Record, StartAt, Store};
+use placemark::{AtLeastOnce, Batch, Consumer, Entry, Error, Log, LogOptions, Record, StartAt, Store, WriteMode};
 
-use placemark::storage::SimDisk;
+use placemark::storage::{Fault, Operation, SimDisk};
 
 use common::{Numbers, SHORT, WAIT, in_cache, scratch, within};
 
@@ -49,6 +50,19 @@ fn nothing(consumer: &mut Consumer<AtLeastOnce>) -> bool {
 
 fn offsets(batch: &Batch<AtLeastOnce>) -> Vec<u64> {
     batch.iter().map(Entry::offset).collect()
+}
+
+#[test]
+fn after_a_failure_no_commit_is_acknowledged_not_even_one_that_moves_nothing() {
+    let disk = SimDisk::new(1);
+    let store = Store::options().storage(Arc::new(disk.clone())).write_mode(WriteMode::Pwrite).open("/data").unwrap();
+    let log = keyed(&store, &["", "", ""]);
+    let mut consumer = log.consumer("billing").max_poll_records(1).at_least_once().unwrap();
+    let [first, second, third] = [(); 3].map(|()| take(&mut consumer));
+    second.commit().unwrap();
+    disk.inject(Fault::new(Operation::Write, ErrorKind::Other).at("/placemarks/"));
+    assert!(matches!(first.commit(), Err(Error::Io { .. })));
+    assert!(matches!(third.commit(), Err(Error::Failed { .. })));
 }
 
 #[test]

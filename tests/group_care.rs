@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placemark::storage::{Crash, Keep, SimDisk};
-use placemark::{AtLeastOnce, Consumer, Error, Log, LogOptions, ResetTo, Result, StartAt, Store};
+use placemark::{AtLeastOnce, Consumer, Durability, Error, Log, LogOptions, ResetTo, Result, StartAt, Store};
 
 use common::producing::value;
 use common::{in_cache, scratch};
@@ -329,6 +329,28 @@ fn metadata_of_batches_settled_out_of_order_are_those_of_the_placemark() {
     settle(1, Some("4")).unwrap();
     settle(0, Some("3")).unwrap();
     assert_eq!((consumer.committed(0), consumer.metadata(0)), (Some(6), None));
+}
+
+#[test]
+fn metadata_stand_while_the_placemark_passes_offsets_that_have_no_record() {
+    let disk = SimDisk::new(1);
+    let open =
+        |disk: &SimDisk| Store::options().storage(Arc::new(disk.clone())).durability(Durability::Os).open("/data");
+    let store = open(&disk).unwrap();
+    drop(filled(&store, "log", 1, 2));
+    store.sync().unwrap();
+    // Offsets that may have been given out before the power loss are given to no one again.
+    let store = open(&disk.crash(Crash::new(1).keep(Keep::Nothing))).unwrap();
+    let log = store.open_log("log").unwrap();
+    let end = log.partition(0).unwrap().end_offset();
+    assert!(end > 2, "there is a gap before {end}");
+    let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+    let first = consumer.poll(Duration::ZERO).unwrap().unwrap();
+    let last = consumer.poll(Duration::ZERO).unwrap().unwrap();
+    assert_eq!((last.offsets().start, consumer.poll(Duration::ZERO).unwrap().map(|batch| batch.offsets())), (1, None));
+    last.commit_with_metadata("all").unwrap();
+    first.commit_with_metadata("half").unwrap();
+    assert_eq!((consumer.committed(0), consumer.metadata(0).as_deref()), (Some(end), Some(&b"all"[..])));
 }
 
 #[test]

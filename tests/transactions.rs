@@ -5,11 +5,16 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use placemark::{Batch, Consumer, Durability, Entry, Error, ExactlyOnce, Log, LogOptions, Record, StartAt, Store};
+use placemark::storage::{Crash, Fault, Keep, Operation, SimDisk};
+use placemark::{
+    Batch, Consumer, Durability, Entry, Error, ExactlyOnce, Log, LogOptions, Record, StartAt, Store, WriteMode,
+};
 
 use common::{SHORT, WAIT, entries, files, in_cache, offsets, options, scratch, values, within};
 
@@ -367,4 +372,58 @@ fn two_stages_in_a_row_hand_every_record_through_once() {
         }
         assert!(reader.next().is_none());
     });
+}
+
+#[test]
+fn what_failed_after_it_was_decided_is_not_decided_again_by_a_program_that_goes_on() {
+    let disk = SimDisk::new(1);
+    // Here a placemark is a call that can fail.
+    let open = |disk: &SimDisk| {
+        Store::options().storage(Arc::new(disk.clone())).write_mode(WriteMode::Pwrite).open("/data").unwrap()
+    };
+    let store = open(&disk);
+    let (orders, invoices) = (store.log("orders").unwrap(), store.log("invoices").unwrap());
+    orders.append_batch(["1", "2"]).unwrap();
+    let mut invoicing = member(&orders, 1);
+    let once = |store: &Store, invoicing: &mut Consumer<ExactlyOnce>| {
+        let batch = take(invoicing);
+        let mut transaction = store.transaction();
+        transaction.append(&invoices, batch.iter().next().unwrap().value())?;
+        transaction.commit_with(batch)
+    };
+    disk.inject(Fault::new(Operation::Write, ErrorKind::Other).at("/placemarks/"));
+    assert!(matches!(once(&store, &mut invoicing), Err(Error::Io { .. })));
+    // The batch comes again, which is as it should be, and is not processed again.
+    for _ in 0..2 {
+        assert!(matches!(once(&store, &mut invoicing), Err(Error::Failed { .. })));
+    }
+    // Nor is anything else decided that the failure would keep from being shown.
+    let mut other = store.transaction();
+    other.append(&orders, "3").unwrap();
+    assert!(matches!(other.commit(), Err(Error::Failed { .. })));
+    let store = open(&disk.crash(Crash::new(1).keep(Keep::Nothing)));
+    assert_eq!(all(&store.open_log("invoices").unwrap()), [b"1"]);
+    assert_eq!(all(&store.open_log("orders").unwrap()), [b"1", b"2"]);
+    assert_eq!(member(&store.open_log("orders").unwrap(), 1).position(0), Some(1));
+}
+
+#[test]
+fn after_a_failure_of_the_placemarks_a_transaction_that_moves_one_is_not_decided() {
+    let disk = SimDisk::new(1);
+    let options = || Store::options().storage(Arc::new(disk.clone())).write_mode(WriteMode::Pwrite);
+    let store = options().open("/data").unwrap();
+    let (orders, invoices) = (store.log("orders").unwrap(), store.log("invoices").unwrap());
+    orders.append("1").unwrap();
+    let mut billing = orders.consumer("billing").at_least_once().unwrap();
+    let mut invoicing = member(&orders, 1);
+    disk.inject(Fault::new(Operation::Write, ErrorKind::Other).at("/placemarks/"));
+    assert!(matches!(billing.poll(WAIT).unwrap().unwrap().commit(), Err(Error::Io { .. })));
+    let mut transaction = store.transaction();
+    transaction.append(&invoices, "1").unwrap();
+    assert!(matches!(transaction.commit_with(take(&mut invoicing)), Err(Error::Failed { .. })));
+    assert!(all(&invoices).is_empty(), "it says that it failed, and nothing of it appears");
+    drop((orders, invoices, billing, invoicing, store));
+    let disk = disk.kill();
+    let store = Store::options().storage(Arc::new(disk)).open("/data").unwrap();
+    assert!(all(&store.open_log("invoices").unwrap()).is_empty());
 }

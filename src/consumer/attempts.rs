@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 
+use crate::broken::broken;
 use crate::consumer::{Consumer, Filled};
 use crate::format::Trial;
 use crate::group::{BatchId, Fetch, Fetched};
@@ -137,6 +138,10 @@ impl<M> Consumer<M> {
             return Err(Error::NoSuchLog { name: log.name().to_owned() });
         }
         let reason = subscription.group.reason(partition, entry.offset());
+        if broken("letter apart") {
+            log.append(letter(subscription.log.name(), entry, &reason, failed))?;
+            return subscription.settle(partition, batch, end, metadata);
+        }
         let mut txn = Transaction::new(self.handle.clone());
         txn.append(log, letter(subscription.log.name(), entry, &reason, failed))?;
         let key = subscription.key(partition);

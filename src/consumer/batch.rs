@@ -159,8 +159,8 @@ impl Batch<AtLeastOnce> {
         self.settle(None)
     }
 
-    /// The same, with up to 4096 bytes of the application's own, which stand with the placemark as long as it stays where
-    /// this batch ends: [`Consumer::metadata`](crate::Consumer::metadata) and [`Group::metadata`](crate::Group::metadata)
+    /// The same, with up to 4096 bytes of the application's own, which stand with the placemark until it moves over a
+    /// record behind this batch: [`Consumer::metadata`](crate::Consumer::metadata) and [`Group::metadata`](crate::Group::metadata)
     /// give them back. They are there if the placemark is, whatever crashes.
     ///
     /// ```

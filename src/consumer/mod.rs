@@ -285,7 +285,9 @@ impl<M> Consumer<M> {
         self.check_open()?;
         let offset = resolve(self.subscription.log.partition(partition)?, to)?;
         let mut members = self.subscription.group.members();
-        members.seek(self.member, partition, offset).map_err(|_| not_assigned(partition))
+        members.seek(self.member, partition, offset).map_err(|_| not_assigned(partition))?;
+        self.subscription.group.forget_ahead(partition);
+        Ok(())
     }
 
     /// Delivers nothing from a partition until it is resumed, or assigned to another member.

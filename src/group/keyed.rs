@@ -10,6 +10,8 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
+use crate::broken::broken;
+
 /// Records that are looked at, from the first that is to be delivered: so far may others go past one that is held back,
 /// and so much may come again after a crash for the sake of it.
 pub(crate) const LOOK_AHEAD: usize = 4096;
@@ -97,7 +99,7 @@ impl Picker {
             return false;
         }
         self.seen += 1;
-        let free = key.is_none_or(|key| !self.sight.busy.contains(&key));
+        let free = key.is_none_or(|key| !self.sight.busy.contains(&key) || broken("key order ignored"));
         if free {
             self.taken += 1;
             self.picked.keys.extend(key);

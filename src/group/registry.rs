@@ -19,9 +19,9 @@ pub(crate) struct GroupState {
     /// Who reads what, and how far. Locks of the side log are taken under it, none of a partition's.
     members: Mutex<Group>,
     clock: Stopwatch,
-    /// What was committed with batches that ended above the floor, by partition and end. Changed under the lock of the
-    /// members, as `reasons` are not.
-    ahead: Mutex<BTreeMap<(u32, u64), Metadata>>,
+    /// Batches that were settled above the floor, and what was committed with each, by partition and end. Changed under the
+    /// lock of the members, as `reasons` are not.
+    ahead: Mutex<BTreeMap<(u32, u64), Option<Metadata>>>,
     /// Why a record failed last, by partition, where attempts are counted. Held for moments.
     reasons: Mutex<BTreeMap<u32, (u64, String)>>,
 }
@@ -42,8 +42,9 @@ impl GroupState {
         lock(&self.members)
     }
 
-    /// Keeps the metadata of a batch that is settled and ends here until the floor comes there; those of the floor, if it
-    /// moves.
+    /// The metadata for the placemark once a batch is settled that ends here, if the floor moves: those of the last batch
+    /// below it. Behind that batch are no records then, only offsets that have none. What a batch above the floor has is
+    /// kept until the floor comes there.
     pub(crate) fn metadata_at(
         &self,
         partition: u32,
@@ -51,20 +52,24 @@ impl GroupState {
         metadata: Option<Metadata>,
         floor: Option<u64>,
     ) -> Option<Metadata> {
-        if floor == Some(end) && metadata.is_some() {
+        let mut ahead = lock(&self.ahead);
+        let below = (partition, 0)..=(partition, floor.unwrap_or(0));
+        if floor.is_some_and(|floor| end <= floor) && ahead.range(below.clone()).all(|((_, other), _)| *other < end) {
+            ahead.retain(|at, _| !below.contains(at));
             return metadata;
         }
-        let mut ahead = lock(&self.ahead);
-        match metadata {
-            Some(metadata) => ahead.insert((partition, end), metadata),
-            None => ahead.remove(&(partition, end)),
-        };
-        let floor = floor?;
+        ahead.insert((partition, end), metadata);
+        floor?;
         let mut last = None;
-        while let Some(at) = ahead.range((partition, 0)..=(partition, floor)).next().map(|(at, _)| *at) {
-            last = ahead.remove(&at).filter(|_| at.1 == floor);
+        while let Some(at) = ahead.range(below.clone()).next().map(|(at, _)| *at) {
+            last = ahead.remove(&at);
         }
-        last
+        last.flatten()
+    }
+
+    /// Forgets what was settled above the floor: it is read again.
+    pub(crate) fn forget_ahead(&self, partition: u32) {
+        lock(&self.ahead).retain(|(of, _), _| *of != partition);
     }
 
     /// Notes why a record has failed.

@@ -119,6 +119,10 @@ impl Journal {
     /// Commits a transaction: all of it or none. Returns the first offset of each part.
     pub(crate) fn commit(self: &Arc<Self>, work: Work) -> Result<Vec<u64>> {
         self.partition.check_usable()?;
+        if !work.placemarks.is_empty() && !broken("decided again") {
+            // What cannot be shown is better not decided.
+            self.side.check_usable()?;
+        }
         let waiting = Arc::new(Waiting { work, outcome: Mutex::default() });
         lock(&self.queue).waiting.push_back(Arc::clone(&waiting));
         loop {
@@ -191,6 +195,7 @@ impl Journal {
         if turn.iter().any(|waiting| waiting.is_fenced()) {
             return Ok(false);
         }
+        self.partition.check_usable().map_err(|error| Refused { partition: None, error })?;
         let decisions = self.assign(turn, &held);
         let bases: Vec<Vec<u64>> =
             decisions.iter().map(|decision| decision.parts.iter().map(|part| part.base).collect()).collect();
@@ -210,8 +215,12 @@ impl Journal {
             shown = shown.and(self.side.decided(decided));
         }
         self.note_applied();
-        // What failed now was decided and applied: its partition is latched, and says so from now on.
+        // What failed now was decided, and the next opening finishes it. Its caller is told that it failed, and may try
+        // again, by a batch that comes again or in another partition: were that decided too, it would be there twice.
         if let Err(error) = shown {
+            if !broken("decided again") {
+                self.partition.close_latch(&self.unfinished(&error));
+            }
             return Err(Refused { partition: None, error });
         }
         for (waiting, bases) in turn.iter().zip(bases) {
@@ -268,19 +277,24 @@ impl Journal {
     /// Whether the transactions of this turn are decided is for the next opening to find out: nothing may be given
     /// the offsets that they were assigned.
     fn latch(&self, held: BTreeMap<Place, Held<'_>>, error: Error) -> Error {
-        let reason = || Error::Failed {
-            path: self.partition.dir().to_path_buf(),
-            reason: format!("a transaction could not be finished ({error}); the next opening finishes it"),
-        };
+        let reason = self.unfinished(&error);
         for (_, hold) in held {
             let core = Arc::clone(hold.partition());
-            core.close_latch(&reason());
+            core.close_latch(&reason);
             drop(hold);
-            core.fail(core.dir(), reason());
+            core.fail(core.dir(), self.unfinished(&error));
         }
-        self.partition.close_latch(&reason());
-        self.side.close_latch(&reason());
+        self.partition.close_latch(&reason);
+        self.side.close_latch(&reason);
         error
+    }
+
+    /// Why nothing more is decided.
+    fn unfinished(&self, error: &Error) -> Error {
+        Error::Failed {
+            path: self.partition.dir().to_path_buf(),
+            reason: format!("a transaction could not be finished ({error}); the next opening finishes it"),
+        }
     }
 
     fn note_touched(&self, by_place: &BTreeMap<Place, (&Arc<PartitionCore>, Vec<&Encoded>)>) {

@@ -29,7 +29,8 @@ impl Run<'_> {
 impl Producer {
     /// Appends records with consecutive sequences, the first of which is given. What was appended before is not written
     /// again; what is new is written whole or not at all, also across partitions. Returns what became of each, in their
-    /// order.
+    /// order. Over several partitions that holds after a crash of the process whatever the durability, and after power
+    /// loss under [`Sync`](crate::Durability::Sync).
     ///
     /// ```
     /// # fn main() -> placemark::Result<()> {

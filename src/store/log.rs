@@ -126,6 +126,8 @@ impl Log {
     }
 
     /// Appends records together: all of them or none, also across partitions. Returns where each stands, in their order.
+    /// Over several partitions that holds after a crash of the process whatever the durability, and after power loss under
+    /// [`Sync`](crate::Durability::Sync).
     ///
     /// Those without a key go to one partition together; which one changes from batch to batch.
     ///

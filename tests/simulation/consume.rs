@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use placemark::{Batch, Durability, Entry, Record, ResetTo, StartAt};
+use placemark::{Batch, Durability, Entry, Record, StartAt};
 
-use crate::model::{GroupModel, History, Id, Inc, Model, Status};
+use crate::model::{History, Id, Inc, Model, Note, Status};
+use crate::notes;
 use crate::run::{AnyConsumer, Live, Member, Pending, Run};
-use crate::seen::check_entry;
+use crate::seen::{check_entry, id_of};
 use crate::steps::build;
 
 const MODES: [&str; 5] = ["once", "least", "exactly", "database", "late"];
@@ -23,7 +24,9 @@ impl Run<'_> {
             // What the database knows must not be lost here.
             return Ok(());
         }
-        let group = format!("{mode}-{}", self.model.logs[inc].name);
+        let own = format!("{mode}-{}", self.model.logs[inc].name);
+        let copied = if mode == "least" && self.rng.one_in(2) { self.some_fork(inc) } else { None };
+        let group = copied.unwrap_or(own);
         if self.model.logs[inc].groups.get(&group).is_some_and(|known| known.leaving.is_some()) {
             return Ok(());
         }
@@ -65,20 +68,8 @@ impl Run<'_> {
     }
 
     fn join(&mut self, inc: Inc, mode: &str, group: &str) -> Result<(), String> {
-        let count = self.model.logs[inc].count();
-        let (starts, ends) = (self.starts(inc), self.ends(inc));
-        let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
-        let begun = known.marks.values().chain(known.starts.values()).any(|history| history.last().is_some());
-        // What only the page cache had may have outlived a power loss: then this is no new group, and partitions that were
-        // added since are read from their first record.
-        let perhaps = known.starts.values().any(|history| !history.0.is_empty());
-        for number in (0..count).filter(|_| !begun) {
-            if perhaps && known.starts.get(&number).is_none_or(|history| history.0.is_empty()) {
-                known.starts.entry(number).or_default().0.push((0, Status::Open));
-            }
-            let start = if mode == "late" { ends[number as usize] } else { starts[number as usize] };
-            known.starts.entry(number).or_default().0.push((start, Status::Open));
-        }
+        self.will_begin(inc, mode, group);
+        let known = &self.model.logs[inc].groups[group];
         let database = Arc::new(Mutex::new(known.database.clone()));
         let joined = self.act(format!("join {group}"), |live, _| {
             let live = live.as_mut().unwrap();
@@ -89,42 +80,64 @@ impl Run<'_> {
         if joined.is_none() {
             return Ok(());
         }
+        for number in 0..self.model.logs[inc].count() {
+            let position = self.member(inc, group).consumer.position(number);
+            let position = self.begins(inc, group, number, position)?;
+            let known = self.model.logs[inc].groups.get_mut(group).unwrap();
+            let from = known.database.get(&number).copied().filter(|_| mode == "database").unwrap_or(position);
+            let member = self.member(inc, group);
+            member.next.insert(number, from);
+            member.floor.insert(number, position);
+        }
+        Ok(())
+    }
+
+    /// A group is about to be joined: where it may begin, if it has not begun.
+    pub(crate) fn will_begin(&mut self, inc: Inc, mode: &str, group: &str) {
+        let count = self.model.logs[inc].count();
+        let (starts, ends) = (self.starts(inc), self.ends(inc));
+        let known = self.model.logs[inc].groups.entry(group.to_owned()).or_default();
+        let begun = known.marks.values().chain(known.starts.values()).any(|history| history.last().is_some());
+        // What only the page cache had may have outlived a power loss: then this is no new group, and partitions that were
+        // added since are read from their first record.
+        let perhaps = known.starts.values().any(|history| !history.0.is_empty());
+        for number in (0..count).filter(|_| !begun) {
+            if perhaps && known.starts.get(&number).is_none_or(|history| history.0.is_empty()) {
+                known.starts.entry(number).or_default().push(0, None, Status::Open);
+            }
+            let start = if mode == "late" { ends[number as usize] } else { starts[number as usize] };
+            known.starts.entry(number).or_default().push(start, None, Status::Open);
+        }
+    }
+
+    /// Where a group that was joined begins in a partition: at its placemark, or where it started.
+    pub(crate) fn begins(&mut self, inc: Inc, group: &str, number: u32, position: Option<u64>) -> Result<u64, String> {
+        let acked = Model::acked(self.model.durability);
+        // Offsets without a record may have been stepped over.
+        let there: BTreeSet<u64> = self.model.of_partition(inc, number).filter_map(|(_, rec)| rec.offset).collect();
         let known = self.model.logs[inc].groups.get_mut(group).unwrap();
         if known.status == Status::Open {
             known.status = Status::Durable;
         }
-        (0..count).try_for_each(|number| self.begins(inc, mode, group, number))
-    }
-
-    /// Where a group that was joined begins in a partition: at its placemark, or where it started.
-    fn begins(&mut self, inc: Inc, mode: &str, group: &str, number: u32) -> Result<(), String> {
-        let acked = Model::acked(self.model.durability);
-        // Offsets without a record may have been stepped over.
-        let there: BTreeSet<u64> = self.model.of_partition(inc, number).filter_map(|(_, rec)| rec.offset).collect();
-        let member = self.live.as_mut().unwrap().members.get_mut(&(inc, group.to_owned())).unwrap();
-        let known = self.model.logs[inc].groups.get_mut(group).unwrap();
-        let mark = known.marks.get(&number).and_then(History::last);
+        let mark = known.marks.get(&number).and_then(History::last).map(|mark| mark.at);
         let starts = known.starts.entry(number).or_default();
         let mut allowed: Vec<u64> = mark.into_iter().collect();
         if mark.is_none() {
-            let sure = starts.0.iter().rposition(|(_, status)| *status == Status::Durable).unwrap_or(0);
-            allowed.extend(starts.0.iter().skip(sure).map(|(start, _)| *start));
+            let sure = starts.0.iter().rposition(|mark| mark.status == Status::Durable).unwrap_or(0);
+            allowed.extend(starts.0.iter().skip(sure).map(|mark| mark.at));
             // A partition that came later is read from its first record.
             allowed.extend(starts.0.is_empty().then_some(0));
         }
-        let position = member.consumer.position(number);
         let may =
             |at: &u64| allowed.iter().any(|from| from == at || from < at && there.range(from..at).next().is_none());
         let Some(position) = position.filter(may) else {
             return Err(format!("group {group} begins partition {number} at {position:?}, not {allowed:?}"));
         };
         if mark.is_none() {
-            starts.0 = vec![(position, acked)];
+            starts.0.clear();
+            starts.push(position, None, acked);
         }
-        let from = known.database.get(&number).copied().filter(|_| mode == "database").unwrap_or(position);
-        member.next.insert(number, from);
-        member.floor.insert(number, position);
-        Ok(())
+        Ok(position)
     }
 
     fn member(&mut self, inc: Inc, group: &str) -> &mut Member {
@@ -198,12 +211,12 @@ impl Run<'_> {
         all
     }
 
-    fn mark(&mut self, inc: Inc, group: &str, partition: u32, value: u64, status: Status) {
+    pub(crate) fn mark(&mut self, inc: Inc, group: &str, partition: u32, at: u64, note: Note) {
         let known = self.model.logs[inc].groups.get_mut(group).unwrap();
-        known.marks.entry(partition).or_default().0.push((value, status));
+        known.marks.entry(partition).or_default().push(at, note, Status::Open);
     }
 
-    fn settle_mark(&mut self, inc: Inc, group: &str, partition: u32, status: Status) {
+    pub(crate) fn settle_mark(&mut self, inc: Inc, group: &str, partition: u32, status: Status) {
         let known = self.model.logs[inc].groups.get_mut(group).unwrap();
         known.marks.entry(partition).or_default().settle(status);
     }
@@ -211,7 +224,7 @@ impl Run<'_> {
     fn poll_once(&mut self, inc: Inc, group: &str) -> Result<(), String> {
         let may = self.batch_ends(inc, group);
         for (partition, end) in &may {
-            self.mark(inc, group, *partition, *end, Status::Open);
+            self.mark(inc, group, *partition, *end, None);
         }
         let polled = self.act(format!("poll {group}"), |live, _| {
             let AnyConsumer::AtMostOnce(consumer) = &mut of(live.as_mut().unwrap(), inc, group).consumer else {
@@ -232,7 +245,7 @@ impl Run<'_> {
         if !may.contains(&(partition, end)) && !self.faulty {
             return Err(format!("group {group} took {partition} up to {end}, not {may:?}"));
         }
-        self.mark(inc, group, partition, end, Status::Open);
+        self.mark(inc, group, partition, end, None);
         let acked = Model::acked(self.model.durability);
         self.settle_mark(inc, group, partition, acked);
         Ok(())
@@ -277,22 +290,27 @@ impl Run<'_> {
         }
         let member = self.member(inc, group);
         let floor = member.floor.get(&partition).copied().unwrap_or(0);
-        member.above.insert((partition, from, end));
-        let mut reached = floor;
+        let note = notes::some(&mut self.rng);
+        let member = self.member(inc, group);
+        member.above.insert((partition, from, end, note));
+        let (mut reached, mut noted) = (floor, None);
         while let Some(next) =
-            member.above.iter().find(|(of, from, end)| *of == partition && *from <= reached && *end > reached)
+            member.above.iter().find(|(of, from, end, _)| *of == partition && *from <= reached && *end > reached)
         {
-            reached = next.2;
+            (reached, noted) = (next.2, next.3);
         }
         member.floor.insert(partition, reached);
         if reached > floor {
-            self.mark(inc, group, partition, reached, Status::Open);
+            self.mark(inc, group, partition, reached, noted);
         }
-        let done = self.act(format!("commit {group} {partition}:{from}..{end}"), |_, _| batch.commit())?;
+        let done = self.act(format!("commit {group} {partition}:{from}..{end} {note:?}"), |_, _| match note {
+            Some(note) => batch.commit_with_metadata(notes::bytes(note)),
+            None => batch.commit(),
+        })?;
         if done.is_none() {
             let member = self.member(inc, group);
             member.floor.insert(partition, floor);
-            member.above.remove(&(partition, from, end));
+            member.above.remove(&(partition, from, end, note));
         } else if reached > floor {
             let acked = Model::acked(self.model.durability);
             self.settle_mark(inc, group, partition, acked);
@@ -321,11 +339,15 @@ impl Run<'_> {
         let open: Vec<Inc> = self.live.as_ref().unwrap().logs.keys().copied().filter(|out| *out != inc).collect();
         let unit = self.model.unit(true);
         let ids: Vec<Id> = match self.rng.pick(&open).copied() {
-            Some(out) => entries.iter().map(|_| self.output(out, unit)).collect(),
+            Some(out) => entries.iter().map(|entry| self.output(out, unit, inc, group, entry)).collect(),
             None => Vec::new(),
         };
-        self.mark(inc, group, partition, end, Status::Open);
-        self.model.units[unit].marks.push((inc, group.to_owned(), partition, end));
+        let note = notes::some(&mut self.rng);
+        self.mark(inc, group, partition, end, note);
+        if self.failed.is_none() {
+            // When it is tried again, what is found may be of the first time or of this one.
+            self.model.units[unit].marks.push((inc, group.to_owned(), partition, (end, note)));
+        }
         let ends: Vec<(Inc, Vec<u64>)> = open.iter().map(|inc| (*inc, self.ends(*inc))).collect();
         let records: Vec<(Inc, Record<'static>)> =
             ids.iter().map(|id| (self.model.records[*id].inc, build(&self.model, *id))).collect();
@@ -335,10 +357,14 @@ impl Run<'_> {
             for (inc, record) in records {
                 txn.append(&live.logs[&inc], record)?;
             }
-            txn.commit_with(batch)
+            match note {
+                Some(note) => txn.commit_with_metadata(batch, notes::bytes(note)),
+                None => txn.commit_with(batch),
+            }
         })?;
         if done.is_none() {
-            return Ok(());
+            // A program may well try again.
+            return if self.rng.one_in(3) { Ok(()) } else { self.poll_exactly(inc, group) };
         }
         self.settle_mark(inc, group, partition, Status::Durable);
         // It is decided: a later placemark of the same value is another.
@@ -368,8 +394,12 @@ impl Run<'_> {
         // The database's own transaction.
         self.member(inc, group).database.lock().unwrap().insert(partition, end);
         self.model.logs[inc].groups.get_mut(group).unwrap().database.insert(partition, end);
-        self.mark(inc, group, partition, end, Status::Open);
-        let done = self.act(format!("commit {group} {partition}:{from}..{end}"), |_, _| batch.commit())?;
+        let note = notes::some(&mut self.rng);
+        self.mark(inc, group, partition, end, note);
+        let done = self.act(format!("commit {group} {partition}:{from}..{end} {note:?}"), |_, _| match note {
+            Some(note) => batch.commit_with_metadata(notes::bytes(note)),
+            None => batch.commit(),
+        })?;
         if done.is_some() {
             let acked = Model::acked(self.model.durability);
             self.settle_mark(inc, group, partition, acked);
@@ -377,64 +407,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(crate) fn leave(&mut self, inc: Inc, group: &str) {
-        let live = self.live.as_mut().unwrap();
-        live.pending.retain(|pending| pending.inc != inc || pending.group != group);
-        live.members.remove(&(inc, group.to_owned()));
-    }
-
-    fn some_group(&mut self, inc: Inc) -> Option<String> {
-        let known = &self.model.logs[inc].groups;
-        let certain =
-            |group: &GroupModel| group.leaving.is_none() && matches!(group.status, Status::Cached | Status::Durable);
-        let groups: Vec<String> =
-            known.iter().filter(|(_, group)| certain(group)).map(|(name, _)| name.clone()).collect();
-        self.rng.pick(&groups).cloned()
-    }
-
-    pub(crate) fn reset(&mut self, inc: Inc) -> Result<(), String> {
-        let group = self.some_group(inc).filter(|group| !group.starts_with("database"));
-        group.map_or(Ok(()), |group| self.reset_group(inc, &group))
-    }
-
-    fn reset_group(&mut self, inc: Inc, group: &str) -> Result<(), String> {
-        let count = self.model.logs[inc].count();
-        self.leave(inc, group);
-        let (starts, ends) = (self.starts(inc), self.ends(inc));
-        let least = ends.iter().copied().min().unwrap_or(0);
-        let to = usize::try_from(least + 1).map_or(0, |bound| self.rng.below(bound)) as u64;
-        for (number, start) in (0..count).zip(starts) {
-            self.mark(inc, group, number, to.max(start), Status::Open);
-        }
-        let done = self.act(format!("reset {group} to {to}"), |live, _| {
-            let live = live.as_ref().unwrap();
-            live.store.group(group).reset(&live.logs[&inc], ResetTo::Offset(to)).map(drop)
-        })?;
-        if done.is_some() {
-            let acked = Model::acked(self.model.durability);
-            (0..count).for_each(|number| self.settle_mark(inc, group, number, acked));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn delete_group(&mut self, inc: Inc) -> Result<(), String> {
-        let Some(group) = self.some_group(inc) else { return Ok(()) };
-        self.leave(inc, &group);
-        self.model.logs[inc].groups.get_mut(&group).unwrap().leaving = Some(Status::Open);
-        let done =
-            self.act(format!("delete group {group}"), |live, _| live.as_ref().unwrap().store.group(&group).delete())?;
-        if done.is_some() {
-            let acked = Model::acked(self.model.durability);
-            let groups = &mut self.model.logs[inc].groups;
-            groups.get_mut(&group).unwrap().leaving = Some(acked);
-            groups.retain(|_, group| group.leaving != Some(Status::Durable));
-        }
-        Ok(())
-    }
-
-    fn output(&mut self, out: Inc, unit: usize) -> Id {
+    /// A record that is made from another one, once.
+    fn output(&mut self, out: Inc, unit: usize, inc: Inc, group: &str, from: &Entry) -> Id {
         let keyed = self.rng.one_in(2);
-        self.record(out, None, unit, true, keyed)
+        let id = self.record(out, None, unit, true, keyed);
+        let moved = self.model.logs[inc].groups[group].resets;
+        self.model.records[id].source = id_of(from).map(|source| (source, moved));
+        id
     }
 }
 

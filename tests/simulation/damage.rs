@@ -2,6 +2,7 @@
 //!
 //! Every outcome is one of: the records as they were, an error that says where, or, under salvage, a gap that is listed.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use placemark::storage::SimDisk;
 use placemark::{Error, RecoveryMode, StartAt, Store};
 
 use crate::allocated;
-use crate::model::{Loss, Model, Status};
+use crate::model::{Id, Loss, Model, Rec, Status, Vouched};
 use crate::rng::Rng;
 use crate::run::{Counts, Run, open_as};
 use crate::seen::check_entry;
@@ -40,9 +41,16 @@ pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
     for _ in 0..DAMAGES {
         let disk = whole.kill();
         let mut what = Vec::new();
+        let mut model = Cow::Borrowed(&run.model);
         // What comes from an earlier time is believed as far as nothing else contradicts it: it comes alone.
         if rng.one_in(10) {
             what.extend(put_back(&disk, &earlier, &mut rng));
+        } else if rng.one_in(4) {
+            if let Some((id, how)) = spoil_durable(&disk, &run.model, closed, &mut rng) {
+                // It must not be cut like what nobody vouched for.
+                model.to_mut().records[id].vouched = Vouched::Store;
+                what.push(how);
+            }
         } else {
             for _ in 0..=rng.below(2) {
                 what.extend(spoil(&disk, &mut rng));
@@ -51,7 +59,7 @@ pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
         counts.damages.fetch_add(1, Ordering::Relaxed);
         let mode = if rng.one_in(2) { RecoveryMode::Salvage } else { RecoveryMode::Strict };
         allocated::largest();
-        let looked = look(&disk, &run.model, mode, closed, &mut rng).and_then(|()| match allocated::largest() {
+        let looked = look(&disk, &model, mode, closed, &mut rng).and_then(|()| match allocated::largest() {
             size if size > LARGEST => Err(format!("{size} bytes were asked for at once")),
             _ => Ok(()),
         });
@@ -60,6 +68,37 @@ pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// Flips one bit of a record that was durable, in a store that says so: which record it was, and how.
+fn spoil_durable(disk: &SimDisk, model: &Model, closed: bool, rng: &mut Rng) -> Option<(Id, String)> {
+    let present = model.present();
+    let durable = |rec: &&Rec| {
+        present.contains(&rec.inc) && (closed || rec.vouched >= Vouched::Frame) && rec.status == Status::Durable
+    };
+    let all: Vec<(Id, &Rec)> = model.records.iter().enumerate().filter(|(_, rec)| durable(rec)).collect();
+    let (id, rec) = *rng.pick(&all)?;
+    let value = rec.value.as_ref().filter(|value| value.len() >= 24)?;
+    let inside = format!("/logs/{}/{}/", model.logs[rec.inc].name, rec.partition?);
+    let holds = |path: &PathBuf| {
+        let bytes = disk.read_file(path).filter(|_| path.to_string_lossy().contains(inside.as_str()))?;
+        let at: Vec<usize> = places_of(&bytes, value).collect();
+        Some((path.clone(), bytes, at)).filter(|(.., at)| !at.is_empty())
+    };
+    let found: Vec<_> = disk.files().iter().filter_map(holds).collect();
+    // A record may hold the bytes of another.
+    let [(path, bytes, at)] = &found[..] else { return None };
+    let &[at] = &at[..] else { return None };
+    let mut bytes = bytes.clone();
+    let (byte, bit) = (at + rng.below(value.len()), rng.below(8));
+    bytes[byte] ^= 1 << bit;
+    disk.write_file(path, &bytes);
+    Some((id, format!("{} bit {bit} of {byte} flipped, in record {id}, which was durable", path.display())))
+}
+
+/// Where these bytes stand among others.
+fn places_of<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    bytes.windows(wanted.len()).enumerate().filter(move |(_, here)| *here == wanted).map(|(at, _)| at)
 }
 
 /// Damages one file in one way, and says how.
@@ -259,11 +298,11 @@ fn missing(
             .any(|damage| damage.offsets.contains(&offset) && damage.path.to_string_lossy().contains(inside.as_str()));
         // A tail that nobody vouched for is cut, and that is told.
         let cut = !closed
-            && !rec.vouched
+            && rec.vouched < Vouched::Store
             && report.cuts.iter().any(|cut| cut.path.to_string_lossy().contains(inside.as_str()));
         // Of what no sync and no later frame vouches for, zeros cannot be told from nothing.
         let later = |other: &usize| *other > id && !model.records[*other].journaled;
-        let unknown = !closed && !rec.vouched && !found.iter().any(later);
+        let unknown = !closed && rec.vouched < Vouched::Store && !found.iter().any(later);
         if !skipped && !cut && !unknown {
             return Err(format!("record {id} at {inside}{offset} is missing, and the report is {report:?}"));
         }

@@ -13,10 +13,14 @@
 mod allocated;
 mod campaign;
 mod consume;
+mod crew;
 mod damage;
 mod faults;
+mod groups;
+mod letters;
 mod members;
 mod model;
+mod notes;
 mod produce;
 mod repeat;
 mod rng;

@@ -1,6 +1,6 @@
 //! What a store must hold: everything that was asked of it, and what was answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use placemark::Durability;
@@ -50,6 +50,16 @@ pub(crate) enum GivenUp {
     Yes,
 }
 
+/// What says that a record was durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Vouched {
+    Nothing,
+    /// A frame behind it, which was written when it was durable.
+    Frame,
+    /// The store was closed or synced since.
+    Store,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Rec {
     pub(crate) inc: Inc,
@@ -62,13 +72,14 @@ pub(crate) struct Rec {
     pub(crate) time: u64,
     pub(crate) unit: usize,
     pub(crate) status: Status,
-    /// Whether everything was synced since.
-    pub(crate) vouched: bool,
+    pub(crate) vouched: Vouched,
     /// Who wrote it, if it was a producer, and as which number.
     pub(crate) producer: Option<(&'static str, u64)>,
     /// How many partitions the log had then.
     pub(crate) partitions: u32,
     pub(crate) given_up: GivenUp,
+    /// The record that it was made from exactly once, and how often their group had been moved by then.
+    pub(crate) source: Option<(Id, u32)>,
     /// Whether it went through the journal, so that it may be there without what was written before it.
     pub(crate) journaled: bool,
 }
@@ -86,46 +97,62 @@ impl Rec {
 #[derive(Debug, Clone)]
 pub(crate) struct Unit {
     pub(crate) records: Vec<Id>,
-    pub(crate) marks: Vec<(Inc, String, u32, u64)>,
+    pub(crate) marks: Vec<(Inc, String, u32, (u64, Note))>,
     /// Whether power loss, too, must leave it whole over all partitions; else it does so in each.
     pub(crate) whole: bool,
 }
 
-/// Values that something had, one after the other.
+/// What the application committed with a placemark, by a number that stands for the bytes.
+pub(crate) type Note = Option<u64>;
+
+/// A place that a group had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) at: u64,
+    pub(crate) note: Note,
+    pub(crate) status: Status,
+}
+
+/// Places that a group had, one after the other.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History(pub(crate) Vec<(u64, Status)>);
+pub(crate) struct History(pub(crate) Vec<Mark>);
 
 impl History {
-    /// What may be found: the last value that must be there, and what came after it. Offsets that are `empty`, from one
+    /// What may be found: the last place that must be there, and what came after it. Offsets that are `empty`, from one
     /// to another, may have been stepped over.
-    pub(crate) fn allows(&self, found: Option<u64>, loss: Loss, empty: impl Fn(u64, u64) -> bool) -> bool {
-        let required = self.0.iter().rposition(|(_, status)| status.holds(loss));
-        let Some(found) = found else { return required.is_none() };
+    pub(crate) fn allows(&self, found: Option<(u64, Note)>, loss: Loss, empty: impl Fn(u64, u64) -> bool) -> bool {
+        let required = self.0.iter().rposition(|mark| mark.status.holds(loss));
+        let Some((at, note)) = found else { return required.is_none() };
         let mut may = self.0.iter().skip(required.unwrap_or(0));
-        may.any(|(value, _)| *value == found || *value < found && empty(*value, found))
+        may.any(|mark| mark.note == note && (mark.at == at || mark.at < at && empty(mark.at, at)))
     }
 
-    pub(crate) fn last(&self) -> Option<u64> {
-        self.0.iter().rev().find(|(_, status)| *status != Status::Open).map(|(value, _)| *value)
+    pub(crate) fn push(&mut self, at: u64, note: Note, status: Status) {
+        self.0.push(Mark { at, note, status });
+    }
+
+    /// What is known to be so, last.
+    pub(crate) fn last(&self) -> Option<Mark> {
+        self.0.iter().rev().find(|mark| mark.status != Status::Open).copied()
     }
 
     pub(crate) fn settle(&mut self, status: Status) {
         if let Some(last) = self.0.last_mut() {
-            last.1 = status;
+            last.status = status;
         }
     }
 
     pub(crate) fn harden(&mut self) {
-        self.0.retain(|(_, status)| *status != Status::Gone);
-        for (_, status) in &mut self.0 {
-            if *status == Status::Cached {
-                *status = Status::Durable;
+        self.0.retain(|mark| mark.status != Status::Gone);
+        for mark in &mut self.0 {
+            if mark.status == Status::Cached {
+                mark.status = Status::Durable;
             }
         }
     }
 
-    pub(crate) fn found(&mut self, value: Option<u64>) {
-        self.0 = value.map(|value| (value, Status::Durable)).into_iter().collect();
+    pub(crate) fn found(&mut self, found: Option<(u64, Note)>) {
+        self.0 = found.map(|(at, note)| Mark { at, note, status: Status::Durable }).into_iter().collect();
     }
 }
 
@@ -138,6 +165,14 @@ pub(crate) struct GroupModel {
     pub(crate) starts: BTreeMap<u32, History>,
     /// What the application's own database says, for the mode in which it is asked.
     pub(crate) database: BTreeMap<u32, u64>,
+    /// How often it was moved from outside.
+    pub(crate) resets: u32,
+    /// It was made at once with the placemarks that it has.
+    pub(crate) forked: bool,
+    /// Records that were asked to be settled, where those that fail are passed.
+    pub(crate) settled: BTreeSet<Id>,
+    /// Records whose attempts were counted though they would have been processed.
+    pub(crate) suspects: BTreeSet<Id>,
 }
 
 #[derive(Debug, Clone)]
@@ -170,6 +205,12 @@ pub(crate) struct Model {
     pub(crate) names: BTreeMap<String, Vec<Option<Inc>>>,
     /// The store was made, or may have been.
     pub(crate) made: bool,
+    /// Whether the log for records that cannot be processed is certain to be there; `None` when it was not asked for.
+    pub(crate) letters: Option<bool>,
+    /// How often it crashed.
+    pub(crate) crashes: u32,
+    /// After a failure: what was decided and could not be applied is finished by the next opening.
+    pub(crate) unfinished: bool,
 }
 
 impl Model {
@@ -181,6 +222,9 @@ impl Model {
             logs: Vec::new(),
             names: BTreeMap::new(),
             made: false,
+            letters: None,
+            crashes: 0,
+            unfinished: false,
         }
     }
 
@@ -199,6 +243,23 @@ impl Model {
         self.units.len() - 1
     }
 
+    /// Takes a producer's batch apart into what is together without the journal: sequences that follow one another in a
+    /// partition.
+    pub(crate) fn split(&mut self, unit: usize, places: &[(Id, u32, u64)]) {
+        self.units[unit].records.clear();
+        let mut places = places.to_vec();
+        places.sort_by_key(|(id, partition, _)| (*partition, *id));
+        let mut before = None;
+        let mut unit = unit;
+        for (id, partition, _) in places {
+            if before.is_some_and(|before| before != (partition, id - 1)) {
+                unit = self.unit(false);
+            }
+            before = Some((partition, id));
+            self.units[unit].records.push(id);
+        }
+    }
+
     pub(crate) fn add(&mut self, rec: Rec) -> Id {
         let id = self.records.len();
         self.units[rec.unit].records.push(id);
@@ -208,9 +269,15 @@ impl Model {
 
     /// A record was acknowledged, where it says.
     pub(crate) fn ack(&mut self, id: Id, partition: u32, offset: u64, status: Status) {
+        let (inc, unit) = (self.records[id].inc, self.records[id].unit);
+        for earlier in &mut self.records[..id] {
+            let here = earlier.inc == inc && earlier.partition == Some(partition) && earlier.unit != unit;
+            if here && earlier.status == Status::Durable && !earlier.journaled {
+                earlier.vouched = earlier.vouched.max(Vouched::Frame);
+            }
+        }
         let rec = &mut self.records[id];
         (rec.partition, rec.offset, rec.status) = (Some(partition), Some(offset), status);
-        let inc = rec.inc;
         let next = self.logs[inc].least_next.entry(partition).or_default();
         *next = (*next).max(offset + 1);
         self.logs[inc].partitions.retain(|count| *count > partition);
@@ -276,7 +343,9 @@ impl Model {
             if rec.status == Status::Cached {
                 rec.status = Status::Durable;
             }
-            rec.vouched |= rec.status == Status::Durable;
+            if rec.status == Status::Durable {
+                rec.vouched = Vouched::Store;
+            }
         }
         for group in self.logs.iter_mut().flat_map(|log| log.groups.values_mut()) {
             if group.status == Status::Cached {

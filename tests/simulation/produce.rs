@@ -124,6 +124,8 @@ impl Run<'_> {
             for (id, ..) in &new {
                 self.model.records[*id].journaled = false;
             }
+        } else if lossy {
+            self.model.split(unit, &new);
         }
         self.answered(inc, &new, &ends)
     }

@@ -10,7 +10,9 @@ use placemark::{
     RecoveryMode, Store, WriteMode,
 };
 
-use crate::model::{Inc, Loss, Model};
+use crate::crew::Crew;
+use crate::letters::Failing;
+use crate::model::{Inc, Loss, Model, Note};
 use crate::rng::Rng;
 use crate::seen::{Seen, Trouble, resolve, verify, verify_producers};
 
@@ -31,6 +33,9 @@ pub(crate) struct Live {
     pub(crate) logs: BTreeMap<Inc, Log>,
     pub(crate) members: BTreeMap<(Inc, String), Member>,
     pub(crate) pending: Vec<Pending>,
+    pub(crate) crews: BTreeMap<(Inc, String), Crew>,
+    pub(crate) failing: BTreeMap<(Inc, String), Failing>,
+    pub(crate) letters: Option<Log>,
     pub(crate) producers: BTreeMap<(Inc, &'static str), Producer>,
 }
 
@@ -40,7 +45,7 @@ pub(crate) struct Member {
     pub(crate) next: BTreeMap<u32, u64>,
     /// Where the gapless prefix of what is settled ends, and what is settled above.
     pub(crate) floor: BTreeMap<u32, u64>,
-    pub(crate) above: BTreeSet<(u32, u64, u64)>,
+    pub(crate) above: BTreeSet<(u32, u64, u64, Note)>,
     pub(crate) database: Arc<Mutex<BTreeMap<u32, u64>>>,
 }
 
@@ -290,10 +295,7 @@ impl<'a> Run<'a> {
         match Seen::of(&live.store, &self.model) {
             Ok(seen) => {
                 let mut model = self.model.clone();
-                if self.failed.is_some() {
-                    // What was decided and could not be applied is finished by the next opening.
-                    model.units.clear();
-                }
+                model.unfinished = self.failed.is_some();
                 verify(&model, &seen, Loss::Process).map_err(|wrong| format!("read: {wrong}"))
             }
             Err(Trouble::Failed(_, error)) if self.faulty => {
@@ -307,7 +309,16 @@ impl<'a> Run<'a> {
 
 impl Live {
     pub(crate) fn of(store: Store) -> Self {
-        Self { store, logs: BTreeMap::new(), members: BTreeMap::new(), pending: Vec::new(), producers: BTreeMap::new() }
+        Self {
+            store,
+            logs: BTreeMap::new(),
+            members: BTreeMap::new(),
+            pending: Vec::new(),
+            crews: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            letters: None,
+            producers: BTreeMap::new(),
+        }
     }
 }
 

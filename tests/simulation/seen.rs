@@ -6,7 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use placemark::{Entry, Error, StartAt, Store};
 
-use crate::model::{GivenUp, Id, Inc, Loss, Model, Rec, Status};
+use crate::letters::{self, LETTERS, Letter};
+use crate::model::{GivenUp, Id, Inc, Loss, Model, Note, Rec, Status};
+use crate::notes;
 use crate::produce::check_producer;
 
 /// Everything that a store shows.
@@ -15,7 +17,9 @@ pub(crate) struct Seen {
     pub(crate) logs: BTreeMap<String, Vec<SeenPart>>,
     pub(crate) groups: BTreeSet<String>,
     /// Placemarks by group, log and partition.
-    pub(crate) marks: BTreeMap<(String, String, u32), u64>,
+    pub(crate) marks: BTreeMap<(String, String, u32), (u64, Note)>,
+    /// Records that could not be processed.
+    pub(crate) letters: Option<Vec<Letter>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +83,13 @@ impl Seen {
     pub(crate) fn of(store: &Store, model: &Model) -> Result<Self, Trouble> {
         let say = |what: &'static str| move |error: Error| Trouble::Failed(what, error);
         let mut seen = Self::default();
+        let mut opened = BTreeMap::new();
         for name in store.logs().map_err(say("logs"))? {
             let log = store.open_log(&name).map_err(say("open_log"))?;
+            if name == LETTERS {
+                seen.letters = Some(letters::read(&log, model)?);
+                continue;
+            }
             let mut parts = Vec::new();
             for number in 0..log.partitions() {
                 let partition = log.partition(number).map_err(say("partition"))?;
@@ -93,12 +102,16 @@ impl Seen {
                 }
                 parts.push(SeenPart { start: partition.start_offset(), end: partition.end_offset(), records });
             }
-            seen.logs.insert(name, parts);
+            seen.logs.insert(name.clone(), parts);
+            opened.insert(name, log);
         }
         seen.groups = store.groups().map_err(say("groups"))?.into_iter().collect();
         for group in &seen.groups {
-            for mark in store.group(group).placemarks().map_err(say("placemarks"))? {
-                seen.marks.insert((group.clone(), mark.log, mark.partition), mark.offset);
+            let group_of = store.group(group);
+            for mark in group_of.placemarks().map_err(say("placemarks"))? {
+                let metadata = group_of.metadata(&opened[&mark.log], mark.partition).map_err(say("metadata"))?;
+                let note = metadata.map(|bytes| notes::read(&bytes)).transpose().map_err(Trouble::Wrong)?;
+                seen.marks.insert((group.clone(), mark.log, mark.partition), (mark.offset, note));
             }
         }
         Ok(seen)
@@ -136,6 +149,13 @@ pub(crate) fn verify(model: &Model, seen: &Seen, loss: Loss) -> Result<(), Strin
             verify_log(model, seen, inc, &mut present, loss).map_err(|wrong| format!("log {name}: {wrong}"))?;
         }
     }
+    let mut made = BTreeSet::new();
+    for id in present.keys() {
+        let source = model.records[*id].source;
+        if source.is_some_and(|source| !made.insert(source)) {
+            return Err(format!("record {id} was made from {source:?}, and so was another"));
+        }
+    }
     for name in &seen.groups {
         let known = incs.keys().any(|inc| model.logs[*inc].groups.contains_key(name));
         if !known {
@@ -145,10 +165,13 @@ pub(crate) fn verify(model: &Model, seen: &Seen, loss: Loss) -> Result<(), Strin
     for (inc, name) in &incs {
         verify_groups(model, seen, *inc, name, loss).map_err(|wrong| format!("log {name}: {wrong}"))?;
     }
+    if model.unfinished {
+        return Ok(());
+    }
     for unit in &model.units {
         verify_unit(model, seen, unit, &incs, &present, loss)?;
     }
-    Ok(())
+    letters::verify(model, seen, &incs)
 }
 
 fn verify_log(
@@ -240,7 +263,7 @@ fn verify_groups(model: &Model, seen: &Seen, inc: Inc, log: &str, loss: Loss) ->
     for (name, group) in &model.logs[inc].groups {
         let there = seen.groups.contains(name);
         // What was decided with a transaction is there, and with it the group that it is of.
-        let decided = group.marks.values().any(|history| history.0.iter().any(|(_, status)| status.holds(loss)));
+        let decided = group.marks.values().any(|history| history.0.iter().any(|mark| mark.status.holds(loss)));
         let must = (group.status.holds(loss) || decided) && group.leaving.is_none();
         let must_not = group.leaving.is_some_and(|leaving| leaving.holds(loss));
         if must && !there {
@@ -261,7 +284,10 @@ fn verify_groups(model: &Model, seen: &Seen, inc: Inc, log: &str, loss: Loss) ->
             if !history.allows(found, loss, empty) {
                 return Err(format!("group {name} is at {found:?} in partition {number}, not {:?}", history.0));
             }
-            if found.is_some_and(|mark| mark > part.end) {
+            if group.forked && found.is_none() && !history.0.is_empty() {
+                return Err(format!("group {name} was made with its placemarks, and has none in partition {number}"));
+            }
+            if found.is_some_and(|(mark, _)| mark > part.end) {
                 return Err(format!("group {name} is at {found:?} in partition {number}, which ends at {}", part.end));
             }
         }
@@ -307,20 +333,21 @@ fn verify_unit(
         let place = present.get(id);
         // A part that is not there stands nowhere: a batch in one partition is whole all the same.
         let partition = model.records[*id].partition.or(place.map(|place| place.0));
-        outcomes.push((partition.unwrap_or(u32::MAX), place.is_some(), format!("record {id}")));
+        let what = format!("record {id} of {partition:?}:{:?}", model.records[*id].offset);
+        outcomes.push((partition.unwrap_or(u32::MAX), place.is_some(), what));
     }
     let whole = unit.whole || loss == Loss::Process;
-    for (inc, group, partition, value) in &unit.marks {
+    for (inc, group, partition, mark) in &unit.marks {
         let Some(log) = incs.get(inc) else { continue };
         let open = model.logs[*inc]
             .groups
             .get(group)
             .and_then(|group| group.marks.get(partition))
             .and_then(|history| history.0.last())
-            .is_some_and(|(last, status)| last == value && *status == Status::Open);
+            .is_some_and(|last| (last.at, last.note) == *mark && last.status == Status::Open);
         if open {
             let found = seen.marks.get(&(group.clone(), (*log).to_owned(), *partition));
-            outcomes.push((u32::MAX, found == Some(value), format!("placemark {value} of {group}")));
+            outcomes.push((u32::MAX, found == Some(mark), format!("placemark {mark:?} of {group}")));
         }
     }
     for (partition, there, what) in &outcomes {
@@ -336,6 +363,8 @@ fn verify_unit(
 /// Takes what was found as what is: it is durable, and what was not found never comes back.
 pub(crate) fn resolve(model: &mut Model, seen: &Seen, loss: Loss) -> Result<(), String> {
     let mut present: BTreeMap<Id, (u32, u64)> = BTreeMap::new();
+    model.crashes += 1;
+    model.letters = seen.letters.as_ref().map(|_| true);
     let names: Vec<String> = model.names.keys().cloned().collect();
     for name in names {
         let inc = seen.inc(model, &name)?;
@@ -356,14 +385,15 @@ pub(crate) fn resolve(model: &mut Model, seen: &Seen, loss: Loss) -> Result<(), 
         for (group, known) in &mut log.groups {
             known.status = Status::Durable;
             known.leaving = None;
+            known.forked = false;
             for number in 0..count {
                 let found = seen.marks.get(&(group.clone(), name.clone(), number)).copied();
                 known.marks.entry(number).or_default().found(found);
             }
             // Starting points do not show: they are found out when the group is joined.
             for history in known.starts.values_mut() {
-                for (_, status) in &mut history.0 {
-                    *status = if status.holds(loss) { Status::Durable } else { Status::Open };
+                for mark in &mut history.0 {
+                    mark.status = if mark.status.holds(loss) { Status::Durable } else { Status::Open };
                 }
             }
         }

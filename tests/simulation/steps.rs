@@ -7,7 +7,7 @@ use std::time::Duration;
 use placemark::storage::Storage;
 use placemark::{Durability, Log, LogOptions, Record, StartAt};
 
-use crate::model::{GivenUp, Id, Inc, LogModel, Model, Rec, Status};
+use crate::model::{GivenUp, Id, Inc, LogModel, Model, Rec, Status, Vouched};
 use crate::run::{Live, Run, durability, open};
 use crate::seen::check_entry;
 
@@ -49,7 +49,7 @@ impl Run<'_> {
         if !self.live.as_ref().unwrap().logs.contains_key(&inc) {
             return self.open_log(inc);
         }
-        match self.rng.below(54) {
+        match self.rng.below(62) {
             0..8 => self.append(inc),
             8..11 => self.append_batch(inc),
             11..14 => self.partition_batch(inc),
@@ -71,8 +71,11 @@ impl Run<'_> {
             47..49 => self.trim(inc),
             49 => self.depart(inc),
             50..52 => self.seek(inc),
+            52..56 => self.crew(inc),
+            56..60 => self.failing(inc),
+            60 => self.fork(inc),
             // Thousands of operations: too many to fail each of them.
-            52 if self.crashes && self.rng.one_in(4) => self.churn(inc),
+            61 if self.crashes && self.rng.one_in(4) => self.churn(inc),
             _ => self.look(),
         }
     }
@@ -171,6 +174,8 @@ impl Run<'_> {
         live.logs.remove(&inc);
         live.members.retain(|(of, _), _| *of != inc);
         live.pending.retain(|pending| pending.inc != inc);
+        live.crews.retain(|(of, _), _| *of != inc);
+        live.failing.retain(|(of, _), _| *of != inc);
         live.producers.retain(|(of, _), _| *of != inc);
         if gone.is_some() {
             self.model.names.insert(name, vec![None]);
@@ -240,10 +245,11 @@ impl Run<'_> {
             time: self.disk.now(),
             unit,
             status: Status::Open,
-            vouched: false,
+            vouched: Vouched::Nothing,
             producer: None,
             partitions: self.model.logs[inc].count(),
             given_up: GivenUp::No,
+            source: None,
             journaled,
         })
     }
