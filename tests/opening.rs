@@ -8,11 +8,12 @@ use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
-use placemark::{Durability, Error, LogOptions, Record, StartAt, Store};
+use placemark::{Durability, Error, Log, LogOptions, Record, StartAt, Store};
 
 use common::child::{self, Child};
-use common::{Numbers, WAIT, files, in_cache, offsets, options, scratch, values, within};
+use common::{Numbers, WAIT, entries, files, in_cache, offsets, options, scratch, values, within};
 
 /// A closed store with one log of many segments and another of a single record.
 fn prepare(dir: &Path) {
@@ -415,17 +416,31 @@ fn an_opened_store_is_found_with_all_it_had() {
     let dir = scratch();
     let path = dir.path().join("made").join("with").join("parents");
     let store = in_cache().open(&path).unwrap();
-    let log = store.log_with("orders", LogOptions::new().partitions(3)).unwrap();
-    for number in 0..30 {
-        log.append(format!("order {number}")).unwrap();
+    // In segments of which each has some records and an index.
+    let log = store.log_with("orders", LogOptions::new().partitions(3).segment_bytes(64 << 10)).unwrap();
+    for number in 0..300_u64 {
+        let time = UNIX_EPOCH + Duration::from_secs(1_000_000 + number / 3);
+        log.append(Record::new(format!("order {number:01000}")).timestamp(time)).unwrap();
     }
-    let before: Vec<_> = (0..3).map(|it| values(log.partition(it).unwrap().read(StartAt::Earliest).unwrap())).collect();
+    let found = |log: &Log, number: u32| {
+        let partition = log.partition(number).unwrap();
+        let all = entries(partition.read(StartAt::Earliest).unwrap());
+        let first = |at: StartAt| partition.read(at).unwrap().next().map(|entry| entry.unwrap().offset());
+        let by_offset: Vec<_> = all.iter().map(|entry| first(StartAt::Offset(entry.offset()))).collect();
+        let by_time: Vec<_> = all.iter().map(|entry| first(StartAt::Time(entry.timestamp()))).collect();
+        let all: Vec<_> = all.iter().map(|it| (it.offset(), it.timestamp(), it.value().to_vec())).collect();
+        (partition.start_offset(), partition.end_offset(), all, by_offset, by_time)
+    };
+    let before: Vec<_> = (0..3).map(|number| found(&log, number)).collect();
+    assert!(
+        before
+            .iter()
+            .all(|(_, end, all, by_offset, _)| *end == 100 && all.len() == 100 && by_offset.last() == Some(&Some(99)))
+    );
     store.close().unwrap();
     let store = in_cache().open(&path).unwrap();
     let log = store.log("orders").unwrap();
-    for (number, before) in before.iter().enumerate() {
-        let partition = log.partition(u32::try_from(number).unwrap()).unwrap();
-        assert_eq!(values(partition.read(StartAt::Earliest).unwrap()), *before);
-        assert_eq!(partition.end_offset(), before.len() as u64);
+    for (number, before) in (0..).zip(before) {
+        assert_eq!(found(&log, number), before);
     }
 }
