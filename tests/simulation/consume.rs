@@ -411,7 +411,7 @@ impl Run<'_> {
     fn output(&mut self, out: Inc, unit: usize, inc: Inc, group: &str, from: &Entry) -> Id {
         let keyed = self.rng.one_in(2);
         let id = self.record(out, None, unit, true, keyed);
-        let moved = self.model.logs[inc].groups[group].resets;
+        let moved = self.model.logs[inc].moved.get(group).copied().unwrap_or(0);
         self.model.records[id].source = id_of(from).map(|source| (source, moved));
         id
     }

@@ -223,7 +223,9 @@ impl Run<'_> {
         let crew = &self.live.as_ref().unwrap().crews[of];
         let mut reached = crew.floor.get(&partition).copied().unwrap_or(0);
         let offsets = self.model.of_partition(of.0, partition).filter_map(|(_, rec)| rec.offset);
-        let above: BTreeSet<u64> = offsets.filter(|at| *at >= reached).collect();
+        // What is done counts though it was given up meanwhile.
+        let done = crew.done.iter().chain(own).filter(|(of, _)| *of == partition).map(|(_, at)| *at);
+        let above: BTreeSet<u64> = offsets.chain(done).filter(|at| *at >= reached).collect();
         for at in above {
             if !crew.done.contains(&(partition, at)) && !own.contains(&(partition, at)) {
                 break;

@@ -26,9 +26,10 @@ pub(crate) fn damage(seed: u64, counts: &Counts) -> Result<(), String> {
     let mut run = Run::new(counts, rng.next());
     run.crashes = false;
     let steps = 10 + rng.below(30);
-    run.work(steps / 2)?;
+    let worked = run.work(steps / 2);
     let earlier = run.disk.kill();
-    run.work(steps / 2)?;
+    let worked = worked.and_then(|()| run.work(steps / 2));
+    worked.map_err(|wrong| format!("{}\n  {wrong}", run.trail.join("\n  ")))?;
     let closed = rng.one_in(2);
     if closed {
         if let Some(live) = &run.live {

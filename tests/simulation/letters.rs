@@ -236,6 +236,8 @@ impl Run<'_> {
         let before = self.known(of).marks.clone();
         for (number, records) in &ahead {
             for (offset, _) in records {
+                // What is before a record that fails is settled, also where that is nothing.
+                self.mark(of.0, &of.1, *number, *offset, None);
                 self.mark(of.0, &of.1, *number, offset + 1, None);
             }
         }
@@ -252,8 +254,8 @@ impl Run<'_> {
             let Some(to) = to else { continue };
             failing.at.insert(number, to);
             // It got there step by step, and power loss may leave any of them.
-            for (offset, _) in records.iter().filter(|(offset, _)| offset + 1 < to) {
-                self.mark(of.0, &of.1, number, offset + 1, None);
+            for offset in records.iter().flat_map(|(offset, _)| [*offset, offset + 1]).filter(|offset| *offset < to) {
+                self.mark(of.0, &of.1, number, offset, None);
             }
             self.mark(of.0, &of.1, number, to, None);
             // What was passed to the dead letters is decided, and stays so.

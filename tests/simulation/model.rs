@@ -165,8 +165,6 @@ pub(crate) struct GroupModel {
     pub(crate) starts: BTreeMap<u32, History>,
     /// What the application's own database says, for the mode in which it is asked.
     pub(crate) database: BTreeMap<u32, u64>,
-    /// How often it was moved from outside.
-    pub(crate) resets: u32,
     /// It was made at once with the placemarks that it has.
     pub(crate) forked: bool,
     /// Records that were asked to be settled, where those that fail are passed.
@@ -182,6 +180,8 @@ pub(crate) struct LogModel {
     /// How many there may be: one number, or two while it grows.
     pub(crate) partitions: Vec<u32>,
     pub(crate) groups: BTreeMap<String, GroupModel>,
+    /// How often each group was moved or deleted.
+    pub(crate) moved: BTreeMap<String, u32>,
     /// By partition, the lowest offset that may be given to the next record.
     pub(crate) least_next: BTreeMap<u32, u64>,
     /// By partition, what was given up: everything below.

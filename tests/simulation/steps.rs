@@ -128,6 +128,7 @@ impl Run<'_> {
             durability: own.unwrap_or(self.model.durability),
             partitions: vec![partitions],
             groups: BTreeMap::new(),
+            moved: BTreeMap::new(),
             least_next: BTreeMap::new(),
             least_start: BTreeMap::new(),
         });
