@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use placemark::{Durability, Error, Log, LogOptions, Record, StartAt, Store};
 
 use common::child::{self, Child};
-use common::{Numbers, WAIT, entries, files, in_cache, offsets, options, scratch, values, within};
+use common::{Numbers, WAIT, entries, files, in_cache, offsets, options, scratch, within};
 
 /// A closed store with one log of many segments and another of a single record.
 fn prepare(dir: &Path) {
