@@ -22,7 +22,7 @@ pub(crate) use index::{IndexEntry, decode_index, encode_index, index_len};
 pub(crate) use journal::{DecidedPlacemark, Decision, Part};
 pub(crate) use log_file::LogFile;
 pub(crate) use manifest::{Manifest, ProducersMark, RecoveryPoint, SealedSegment, State};
-pub(crate) use producers::{KNOWN_LEN, Known, begin_snapshot, decode_snapshot, end_snapshot};
+pub(crate) use producers::{KNOWN_LEN, Known, SnapshotReader, begin_snapshot, end_snapshot};
 pub(crate) use record::{
     HeaderIter, RawRecord, RawValue, decode_record, decode_value, encode_record, encode_value, headers, record_len,
     value_len, with_time,

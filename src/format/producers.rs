@@ -1,7 +1,7 @@
 //! What a partition knows of its producers, as it stands in a snapshot.
 
-use crate::format::fields::{Fields, begin, end, unwrap};
-use crate::format::{DecodeError, Ident, ProducerStamp};
+use crate::format::fields::{Fields, begin, end, is_other_version};
+use crate::format::{DecodeError, Ident, ProducerStamp, VERSION};
 
 const MAGIC: [u8; 8] = *b"PLMKPRD1";
 
@@ -189,7 +189,8 @@ impl Known {
     }
 }
 
-/// Begins a snapshot of what a partition knows at `offset`: [`Known::encode`] adds to it, [`end_snapshot`] ends it.
+/// Begins a snapshot of what a partition knows at `offset`: [`Known::encode`] adds to it, [`end_snapshot`] ends it, and
+/// [`SnapshotReader`] reads it.
 pub(crate) fn begin_snapshot(ident: &Ident, offset: u64, capacity: usize) -> Vec<u8> {
     let mut out = begin(MAGIC, capacity + 64);
     out.extend_from_slice(&ident.encode());
@@ -201,47 +202,72 @@ pub(crate) fn end_snapshot(out: Vec<u8>) -> Vec<u8> {
     end(out)
 }
 
-/// The producers in a snapshot, which must be that of this partition at this offset.
-pub(crate) fn decode_snapshot<'a>(
-    bytes: &'a [u8],
-    ident: &Ident,
+/// Reads the snapshot of a partition at an offset piece by piece, so that it is never in memory whole.
+#[derive(Debug)]
+pub(crate) struct SnapshotReader {
+    ident: Ident,
     offset: u64,
-) -> Result<impl ExactSizeIterator<Item = Known> + use<'a>, DecodeError> {
-    let damaged = |reason| DecodeError::Damaged { position: 12, reason };
-    let mut fields = Fields::new(unwrap(MAGIC, bytes)?);
-    let whose = |fields: &mut Fields<'_>| Some((fields.ident()?, fields.u64()?));
-    if whose(&mut fields) != Some((*ident, offset)) {
-        return Err(damaged("the snapshot is that of another partition, or of another offset"));
-    }
-    // Counted first: all of it is sound before any of it is used, and the list that takes it has its final size.
-    let (mut rest, mut count) = (fields, 0);
-    while !rest.is_empty() {
-        Known::decode(&mut rest).ok_or_else(|| damaged("the snapshot contradicts itself"))?;
-        count += 1;
-    }
-    Ok(Decoded { fields, count })
+    crc: crc32fast::Hasher,
+    /// Whether what stands before the producers was read.
+    begun: bool,
 }
 
-struct Decoded<'a> {
-    fields: Fields<'a>,
-    count: usize,
-}
+/// What stands before the producers, and behind them.
+const HEAD: usize = MAGIC.len() + 4 + Ident::LEN + 8;
+const CRC_LEN: usize = 4;
 
-impl Iterator for Decoded<'_> {
-    type Item = Known;
-
-    fn next(&mut self) -> Option<Known> {
-        let known = Known::decode(&mut self.fields)?;
-        self.count -= 1;
-        Some(known)
+impl SnapshotReader {
+    pub(crate) fn new(ident: Ident, offset: u64) -> Self {
+        Self { ident, offset, crc: crc32fast::Hasher::new(), begun: false }
     }
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.count, Some(self.count))
+    /// Takes in bytes, the `last` ones or not, and returns how many of them: the rest belongs to what comes next. Whether
+    /// what it gives to `known` is what was written is known at the end only.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        mut known: impl FnMut(Known),
+    ) -> Result<usize, DecodeError> {
+        let damaged = |reason| DecodeError::Damaged { position: 0, reason };
+        let mut fields = Fields::new(bytes);
+        if !self.begun && bytes.len() >= HEAD + CRC_LEN {
+            self.begin(&mut fields)?;
+            self.begun = true;
+        }
+        // The longest that there can be, with the checksum behind it: so that none is taken for a part of one.
+        let kept = if last { CRC_LEN } else { KNOWN_LEN + CRC_LEN - 1 };
+        while self.begun && fields.remaining() > kept {
+            known(Known::decode(&mut fields).ok_or_else(|| damaged("the snapshot contradicts itself"))?);
+        }
+        let taken = bytes.len() - fields.remaining();
+        self.crc.update(bytes.get(..taken).unwrap_or_default());
+        if last {
+            let sum = fields.u32().filter(|_| self.begun && fields.is_empty());
+            let sum = sum.ok_or_else(|| damaged("the snapshot ends in the middle"))?;
+            if sum != self.crc.clone().finalize() {
+                return Err(damaged("the snapshot's checksum does not match"));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn begin(&self, fields: &mut Fields<'_>) -> Result<(), DecodeError> {
+        let damaged = |reason| Err(DecodeError::Damaged { position: 0, reason });
+        if fields.take(MAGIC.len()) != Some(&MAGIC) {
+            return damaged("the file does not begin as one of its kind does");
+        }
+        match fields.u32() {
+            Some(VERSION) => {}
+            Some(found) if is_other_version(found) => return Err(DecodeError::Version { found }),
+            _ => return damaged("the snapshot's checksum does not match"),
+        }
+        if fields.ident() != Some(self.ident) || fields.u64() != Some(self.offset) {
+            return damaged("the snapshot is that of another partition, or of another offset");
+        }
+        Ok(())
     }
 }
-
-impl ExactSizeIterator for Decoded<'_> {}
 
 #[cfg(test)]
 mod tests {
@@ -260,6 +286,18 @@ mod tests {
             known.encode(&mut out);
         }
         end_snapshot(out)
+    }
+
+    /// Reads a snapshot of which so many bytes come at a time.
+    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Known>, DecodeError> {
+        let mut reader = SnapshotReader::new(IDENT, 99);
+        let (mut all, mut taken, mut come) = (Vec::new(), 0, 0);
+        while come < bytes.len() {
+            come = (come + piece).min(bytes.len());
+            taken += reader.take(&bytes[taken..come], false, |known| all.push(known))?;
+        }
+        reader.take(&bytes[taken..], true, |known| all.push(known))?;
+        Ok(all)
     }
 
     #[test]
@@ -295,8 +333,7 @@ mod tests {
                 assert_eq!([0, last].map(|at| known.find(sequence + at)), [0, last].map(|at| Some(offset + at)));
                 assert_eq!(known.find(sequence + last + 1), None);
             }
-            let bytes = snapshot(std::slice::from_ref(&known));
-            assert_eq!(decode_snapshot(&bytes, &IDENT, 99).unwrap().collect::<Vec<_>>(), [known.clone()]);
+            assert_eq!(read(&snapshot(std::slice::from_ref(&known)), 500).unwrap(), [known.clone()]);
         }
         assert!(matches!(known.older, Older::Near(_)), "what is near again is kept so");
     }
@@ -310,11 +347,12 @@ mod tests {
             }
         }
         let bytes = snapshot(&all);
-        let read = decode_snapshot(&bytes, &IDENT, 99).unwrap();
-        assert_eq!(read.len(), all.len());
-        assert_eq!(read.collect::<Vec<_>>(), all);
-        assert!(decode_snapshot(&bytes, &IDENT, 98).is_err());
-        assert!(decode_snapshot(&bytes, &Ident { partition: 1, ..IDENT }, 99).is_err());
+        for piece in 1..300 {
+            assert_eq!(read(&bytes, piece).unwrap(), all, "in pieces of {piece}");
+        }
+        assert_eq!(read(&snapshot(&[]), 500).unwrap(), []);
+        let of_another = |ident, offset| SnapshotReader::new(ident, offset).take(&bytes, true, |_| {}).is_err();
+        assert!(of_another(IDENT, 98) && of_another(Ident { partition: 1, ..IDENT }, 99));
     }
 
     #[test]
@@ -323,8 +361,10 @@ mod tests {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
-            assert!(decode_snapshot(&flipped, &IDENT, 99).is_err(), "byte {at}");
-            assert!(decode_snapshot(&bytes[..at], &IDENT, 99).is_err(), "cut to {at}");
+            for piece in [7, 500] {
+                assert!(read(&flipped, piece).is_err(), "byte {at}");
+                assert!(read(&bytes[..at], piece).is_err(), "cut to {at}");
+            }
         }
     }
 }

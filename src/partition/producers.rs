@@ -22,15 +22,16 @@ pub(super) struct Producers {
 }
 
 impl Producers {
-    /// What a snapshot says.
-    pub(super) fn loaded(all: impl ExactSizeIterator<Item = Known>) -> Self {
-        let mut known = Vec::with_capacity(all.len());
-        let mut by_id = HashMap::with_capacity_and_hasher(all.len(), BuildHasherDefault::default());
-        for one in all {
-            by_id.insert(one.id, place(known.len()));
-            known.push(one);
-        }
-        Self { known, by_id, dirty: false }
+    /// None yet, with room for so many.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        let by_id = HashMap::with_capacity_and_hasher(count, BuildHasherDefault::default());
+        Self { known: Vec::with_capacity(count), by_id, dirty: false }
+    }
+
+    /// Takes in what a snapshot says of one.
+    pub(super) fn add(&mut self, known: Known) {
+        self.by_id.insert(known.id, place(self.known.len()));
+        self.known.push(known);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,8 +75,7 @@ impl Producers {
             return slot;
         }
         let slot = place(self.known.len());
-        self.known.push(Known::first(stamp, offset, count));
-        self.by_id.insert(stamp.id, slot);
+        self.add(Known::first(stamp, offset, count));
         slot
     }
 }

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::At;
-use crate::format::{Ident, KNOWN_LEN, Known, Manifest, begin_snapshot, decode_snapshot, end_snapshot};
+use crate::format::{Ident, KNOWN_LEN, Known, Manifest, SnapshotReader, begin_snapshot, end_snapshot};
 use crate::partition::producers::Producers;
 use crate::partition::{Env, PartitionCore};
 use crate::segment::{FIRST_FRAME, FrameReader, Segment};
@@ -20,6 +20,12 @@ use crate::{Error, RecoveryMode, Result};
 
 /// So many producers are copied under the append lock at a time.
 const COPIED: usize = 512;
+
+/// So much of a snapshot is read at a time.
+const PIECE: usize = 256 << 10;
+
+/// For so many producers there is room at once, if a file is as long as theirs: a file that is not ours takes no more.
+const RESERVED: usize = 1 << 20;
 
 /// So many snapshots are kept.
 const KEPT: usize = 2;
@@ -120,17 +126,23 @@ fn read(storage: &dyn Storage, ident: Ident, path: &Path, offset: u64) -> Result
         }
         opened => opened.at(path).map_err(Unread::Disk)?,
     };
-    let len = usize::try_from(file.len().at(path).map_err(Unread::Disk)?).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    if bytes.try_reserve_exact(len).is_err() {
-        return Err(Unread::Damaged(format!("the snapshot has {len} bytes, more than there is memory")));
+    let len = file.len().at(path).map_err(Unread::Disk)?;
+    let mut producers = Producers::with_capacity(usize::try_from(len / KNOWN_LEN as u64).unwrap_or(0).min(RESERVED));
+    let mut reader = SnapshotReader::new(ident, offset);
+    let mut buffer = vec![0; PIECE];
+    let (mut at, mut held) = (0, 0);
+    loop {
+        let space = buffer.get_mut(held..).unwrap_or_default();
+        let read = file.read_at(space, at).at(path).map_err(Unread::Disk)?;
+        (at, held) = (at + read as u64, held + read);
+        let taken = reader.take(buffer.get(..held).unwrap_or_default(), read == 0, |known| producers.add(known));
+        let taken = taken.map_err(|error| Unread::Damaged(error.at(path).to_string()))?;
+        if read == 0 {
+            return Ok(producers);
+        }
+        buffer.copy_within(taken..held, 0);
+        held -= taken;
     }
-    bytes.resize(len, 0);
-    let read = file.read_at(&mut bytes, 0).at(path).map_err(Unread::Disk)?;
-    bytes.truncate(read);
-    let known = decode_snapshot(&bytes, &ident, offset);
-    let known = known.map_err(|error| Unread::Damaged(error.at(path).to_string()))?;
-    Ok(Producers::loaded(known))
 }
 
 /// Ends opening: all that is known is in a snapshot, so that the next opening reads no frame for it. What was found in
