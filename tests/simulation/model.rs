@@ -270,8 +270,11 @@ impl Model {
     /// A record was acknowledged, where it says.
     pub(crate) fn ack(&mut self, id: Id, partition: u32, offset: u64, status: Status) {
         let (inc, unit) = (self.records[id].inc, self.records[id].unit);
-        for earlier in &mut self.records[..id] {
-            let here = earlier.inc == inc && earlier.partition == Some(partition) && earlier.unit != unit;
+        // A batch is one frame, which speaks of what was durable before it.
+        let own = |rec: &Rec| rec.unit == unit && rec.partition == Some(partition) && rec.status != Status::Open;
+        let first = !self.records.iter().any(own);
+        for earlier in self.records[..id].iter_mut().filter(|_| first) {
+            let here = earlier.inc == inc && earlier.partition == Some(partition);
             if here && earlier.status == Status::Durable && !earlier.journaled {
                 earlier.vouched = earlier.vouched.max(Vouched::Frame);
             }
