@@ -50,6 +50,7 @@ impl Run<'_> {
         let (start, end) = (starts[number as usize], ends[number as usize]);
         // Near its end, mostly: a partition may have a million offsets without a record.
         let to = start.max(end.saturating_sub(self.rng.below(6) as u64));
+        *self.model.logs[inc].moved.entry(group.clone()).or_default() += 1;
         let sought = self.act(format!("seek {group} in {number} to {to}"), |live, _| {
             let member = of(live.as_mut().unwrap(), inc, &group);
             member.consumer.seek(number, StartAt::Offset(to))
