@@ -203,6 +203,10 @@ impl Run<'_> {
 
     fn configure(&mut self, inc: Inc) -> Result<(), String> {
         let (to, name) = (durability(&mut self.rng), self.model.logs[inc].name.clone());
+        if to != Durability::Sync {
+            // Whoever goes on from within this call finds the one or the other: no more is counted on.
+            self.model.logs[inc].durability = to;
+        }
         let set = self.act(format!("configure {name} {to:?}"), |live, _| {
             live.as_ref().unwrap().store.log_with(&name, LogOptions::new().durability(to)).map(drop)
         })?;
