@@ -175,20 +175,20 @@ impl PartitionCore {
             self.publish(&appender);
         }
         let near_ceiling = appender.ceiling - end < super::lifecycle::CEILING_STEP / 2;
-        let rolled = appender.rolled.len();
+        let waiting = appender.to_seal();
         drop(appender);
         if let Durability::Interval(interval) = durability {
             self.arm_interval(interval);
         }
-        if near_ceiling || rolled > 0 {
-            self.after_append(near_ceiling, rolled)?;
+        if near_ceiling || waiting > 0 {
+            self.after_append(near_ceiling, waiting)?;
         }
         Ok(Appended { base, end, durability })
     }
 
     /// What an append leaves to the background, once its lock is free.
     #[cold]
-    fn after_append(self: &Arc<Self>, near_ceiling: bool, rolled: usize) -> Result<()> {
+    fn after_append(self: &Arc<Self>, near_ceiling: bool, waiting: usize) -> Result<()> {
         if near_ceiling && !self.raising.swap(true, Ordering::AcqRel) {
             let partition = Arc::downgrade(self);
             self.env.background.submit(move || {
@@ -199,7 +199,7 @@ impl PartitionCore {
                 }
             });
         }
-        if rolled > 0 { self.seal_soon(rolled) } else { Ok(()) }
+        if waiting > 0 { self.seal_soon(waiting) } else { Ok(()) }
     }
 
     /// Takes the append lock with room for a frame: space allocated, offsets below the ceiling.

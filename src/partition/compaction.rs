@@ -1,17 +1,23 @@
-//! Key compaction: sealed segments are rewritten with only the records that still count.
+//! Key compaction: full segments are rewritten with only the records that still count.
 //!
 //! Offsets and order stay. The new files carry a higher generation in their name, so that they stand beside the old
 //! ones until the manifest, replaced in one step, names them instead. A crash before that finds the new files unlisted
 //! and removes them; after it, the old ones.
+//!
+//! Full segments that are not sealed yet need not be: what is kept of them is synced in the new files, and the rest never
+//! has to reach the disk. So what is dropped is dropped for the sake of what is durable, as soon as the manifest names it.
 
 use std::sync::Arc;
 
 use crate::Result;
 use crate::broken::broken;
 use crate::error::At;
-use crate::format::{FrameStamp, IndexEntry, SealedSegment, SegmentHeader, decode_record, frame_len, seal_frame};
-use crate::partition::{PartitionCore, lock};
-use crate::segment::{Extent, FIRST_FRAME, Frame, FrameReader, Index, Segment};
+use crate::format::{
+    FrameStamp, IndexEntry, Manifest, SealedSegment, SegmentHeader, decode_record, frame_len, seal_frame,
+};
+use crate::partition::durability::{Written, written_of};
+use crate::partition::{PartitionCore, lock, roll};
+use crate::segment::{Extent, FIRST_FRAME, Frame, FrameReader, Index, Segment, index_path};
 use crate::storage::{File, Mode};
 use crate::types::{Millis, Pos};
 
@@ -33,33 +39,64 @@ struct Rewrite {
 const PIECE: usize = 1 << 20;
 
 impl PartitionCore {
-    /// Rewrites all sealed segments into as few as hold what `keep` keeps. Records without a key are kept. Returns the
-    /// bytes of the sealed segments that are left.
+    /// Rewrites all full segments into as few as hold what `keep` keeps, sealed. Records without a key are kept. Returns
+    /// the bytes of the sealed segments that are left.
     pub(crate) fn compact(self: &Arc<Self>, keep: Keep<'_>) -> Result<u64> {
         let mut manifest = lock(&self.manifest);
         self.check_usable()?;
-        self.seal_locked(&mut manifest)?;
-        let (old, snapshots) = (manifest.sealed.clone(), manifest.producers.snapshots.clone());
-        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(0) };
+        let written = written_of(&self.lock_appender());
+        let full = written.rolled.iter().map(|full| full.segment.entry(full.last));
+        let old: Vec<SealedSegment> = manifest.sealed.iter().copied().chain(full).collect();
+        let Some(last) = old.last() else { return Ok(0) };
+        let snapshots = manifest.producers.snapshots.clone();
         // The new segments have no stamps.
-        self.cover(&mut manifest, last.end)?;
-        let generation = old.iter().map(|entry| entry.generation).max().unwrap_or(0) + 1;
+        let copy = self.copy_producers(last.end);
+        if copy.is_some() {
+            // What it knows is durable before it is named.
+            self.sync_written()?;
+        }
         self.latch.guard(&self.dir, || {
-            let capacity = lock(&self.appender).settings.capacity();
-            let mut done: Vec<SealedSegment> = Vec::new();
-            let mut rewrite = self.begin(first.base, generation, first.created)?;
-            for entry in &old {
-                self.copy_segment(entry, keep, capacity, &mut rewrite, &mut done)?;
-            }
-            done.push(self.finish(rewrite, last.end)?);
+            let done = self.rewrite(&old, keep)?;
+            begin_tail(&mut manifest, &written)?;
             self.env.storage.sync_dir(&self.dir).at(&self.dir)?;
+            if !written.rolled.is_empty() {
+                self.keep_snapshot(&mut manifest, last.end, copy)?;
+            }
             manifest.sealed = done;
+            self.cover(&mut manifest, last.end)?;
             self.write_manifest(&manifest)
         })?;
         self.drop_snapshots(&snapshots, &manifest);
+        self.mark_rewritten(&written);
         self.swap(&manifest.sealed, old.len());
         self.remove(&old)?;
         Ok(manifest.sealed.iter().map(|segment| u64::from(segment.len)).sum())
+    }
+
+    /// The segments that take the place of `old`, each durable but for its name.
+    fn rewrite(&self, old: &[SealedSegment], keep: Keep<'_>) -> Result<Vec<SealedSegment>> {
+        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(Vec::new()) };
+        let generation = old.iter().map(|entry| entry.generation).max().unwrap_or(0) + 1;
+        let capacity = self.lock_appender().settings.capacity();
+        let mut done: Vec<SealedSegment> = Vec::new();
+        let mut rewrite = self.begin(first.base, generation, first.created)?;
+        for entry in old {
+            self.copy_segment(entry, keep, capacity, &mut rewrite, &mut done)?;
+        }
+        done.push(self.finish(rewrite, last.end)?);
+        Ok(done)
+    }
+
+    /// The manifest says where all that was written then is, on the disk.
+    fn mark_rewritten(&self, written: &Written) {
+        if written.rolled.is_empty() {
+            return;
+        }
+        let mut appender = self.lock_appender();
+        self.mark_durable(&mut appender, written);
+        appender.rolled.drain(..written.rolled.len());
+        drop(appender);
+        self.leader.wake_all();
     }
 
     /// Shows readers the new segments; those who hold an old one finish it.
@@ -125,9 +162,22 @@ impl PartitionCore {
             rewrite.file.sync().at(&rewrite.segment.path)?;
         }
         let bytes = rewrite.index.encode(&rewrite.segment, rewrite.extent.pos);
-        self.write_index(&rewrite.segment, &bytes);
+        // Not durable, and none of that name was there: one that does not read back is made again, as is one that could
+        // not be written.
+        let path = index_path(&rewrite.segment.path);
+        let _ = self.env.storage.open(&path, Mode::Create).and_then(|file| file.write_at(&bytes, 0));
         Ok(rewrite.segment.entry(rewrite.extent.pos))
     }
+}
+
+/// Has the tail begin behind the full segments, with what was the active one: its header is durable on return.
+fn begin_tail(manifest: &mut Manifest, written: &Written) -> Result<()> {
+    let (Some((file, segment, _)), false) = (&written.active, written.rolled.is_empty()) else { return Ok(()) };
+    file.sync().at(&segment.path)?;
+    manifest.active = segment.base;
+    manifest.active_created = segment.created;
+    manifest.recovery = roll::beginning(segment.base);
+    Ok(())
 }
 
 /// Records of a frame that stay, as they stood there.

@@ -21,9 +21,9 @@ use crate::sync::atomic::Ordering;
 use crate::types::Pos;
 
 /// What a sync covers: taken under the append lock, synced without it.
-struct Written {
-    rolled: Vec<Rolled>,
-    active: Option<(Arc<dyn File>, Arc<Segment>, Pos)>,
+pub(super) struct Written {
+    pub(super) rolled: Vec<Rolled>,
+    pub(super) active: Option<(Arc<dyn File>, Arc<Segment>, Pos)>,
     names_unsynced: bool,
     next: u64,
 }
@@ -105,7 +105,7 @@ impl PartitionCore {
     }
 
     /// Notes how far the disk has it, and publishes what was waiting for that.
-    fn mark_durable(&self, appender: &mut Appender, written: &Written) {
+    pub(super) fn mark_durable(&self, appender: &mut Appender, written: &Written) {
         for rolled in &written.rolled {
             rolled.segment.set_durable(rolled.last);
             rolled.segment.set_readable(rolled.last);
@@ -153,7 +153,7 @@ fn is_active(appender: &Appender, segment: &Arc<Segment>) -> bool {
     appender.writer.as_ref().is_some_and(|writer| Arc::ptr_eq(&writer.segment, segment))
 }
 
-fn written_of(appender: &Appender) -> Written {
+pub(super) fn written_of(appender: &Appender) -> Written {
     Written {
         rolled: appender.rolled.clone(),
         active: appender

@@ -97,12 +97,12 @@ impl Held<'_> {
     pub(crate) fn publish(self) -> Result<()> {
         self.partition.mark_decided(self.appender.next);
         self.partition.publish(&self.appender);
-        let (partition, rolled) = (self.partition, self.appender.rolled.len());
+        let (partition, waiting) = (self.partition, self.appender.to_seal());
         let interval = self.appender.settings.durability;
         drop(self);
         if let Durability::Interval(interval) = interval {
             partition.arm_interval(interval);
         }
-        if rolled > 0 { partition.seal_soon(rolled) } else { Ok(()) }
+        if waiting > 0 { partition.seal_soon(waiting) } else { Ok(()) }
     }
 }

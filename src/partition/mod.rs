@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     pub(crate) segment_age: Option<Duration>,
     pub(crate) record_limit: u64,
+    /// So many full segments are left unsealed: to a compaction, which syncs only what it keeps of them.
+    pub(crate) unsealed: usize,
 }
 
 impl Settings {
@@ -70,6 +72,7 @@ impl Settings {
             segment_bytes: options.segment_size(),
             segment_age: options.segment_age,
             record_limit: options.record_limit(),
+            unsealed: 0,
         }
     }
 
@@ -126,6 +129,13 @@ struct Appender {
     producers: Producers,
     /// Names of segments that `sync_dir` has not yet made durable.
     names_unsynced: bool,
+}
+
+impl Appender {
+    /// How many full segments are to be sealed now.
+    fn to_seal(&self) -> usize {
+        self.rolled.len().saturating_sub(self.settings.unsealed)
+    }
 }
 
 impl PartitionCore {

@@ -84,6 +84,16 @@ impl PartitionCore {
     }
 
     fn roll_when(self: &Arc<Self>, next: Next, wanted: impl Fn(u64) -> bool) -> Result<()> {
+        self.begin_segment(next, wanted)?;
+        self.seal()
+    }
+
+    /// Begins a new segment, unless the active one is empty, and leaves the full one unsealed. Returns the next offset.
+    pub(crate) fn leave_segment(self: &Arc<Self>) -> Result<u64> {
+        self.begin_segment(Next::Filled, |_| true)
+    }
+
+    fn begin_segment(self: &Arc<Self>, next: Next, wanted: impl Fn(u64) -> bool) -> Result<u64> {
         self.check_usable()?;
         let mut appender = self.lock_appender();
         if appender.writer.is_none() {
@@ -93,9 +103,9 @@ impl PartitionCore {
         }
         let filled = appender.writer.as_ref().is_some_and(|writer| !writer.is_empty());
         let rolled = if filled && wanted(appender.next) { self.roll_locked(&mut appender, next) } else { Ok(()) };
+        let end = appender.next;
         drop(appender);
-        rolled.map_err(|error| self.fail(&self.dir, error))?;
-        self.seal()
+        rolled.map_err(|error| self.fail(&self.dir, error)).map(|()| end)
     }
 
     /// Has full segments sealed in the background; by the caller when too many wait.
@@ -150,13 +160,7 @@ impl PartitionCore {
             }
             manifest.active = active;
             manifest.active_created = created;
-            manifest.recovery = RecoveryPoint {
-                segment: active,
-                pos: FIRST_FRAME,
-                next: active,
-                records: 0,
-                newest: Millis::default(),
-            };
+            manifest.recovery = beginning(active);
             // One that cannot be written need not stop the log: the one before it and the frames say the same.
             let _ = self.keep_snapshot(manifest, active, copy);
             self.write_manifest(manifest)
@@ -243,6 +247,11 @@ struct Noted {
     extent: Extent,
     /// Whether the last snapshot of the producers knew all of it.
     covered: bool,
+}
+
+/// The recovery point at the front of the segment with this base.
+pub(super) fn beginning(base: u64) -> RecoveryPoint {
+    RecoveryPoint { segment: base, pos: FIRST_FRAME, next: base, records: 0, newest: Millis::default() }
 }
 
 /// The recovery point at the end of `extent`.

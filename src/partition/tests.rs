@@ -14,7 +14,7 @@ use crate::{Durability, Error, Log, Record, RecoveryMode, StartAt, Store, WriteM
 const IDENT: Ident = Ident { store: 7, log: LogId(16), partition: 0 };
 
 fn settings(durability: Durability) -> Settings {
-    Settings { durability, segment_bytes: 64 << 10, segment_age: None, record_limit: 16 << 20 }
+    Settings { durability, segment_bytes: 64 << 10, segment_age: None, record_limit: 16 << 20, unsealed: 0 }
 }
 
 fn open(dir: &Path, settings: Settings, mode: WriteMode) -> Arc<PartitionCore> {

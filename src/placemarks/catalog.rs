@@ -5,14 +5,14 @@ mod producers;
 use std::collections::BTreeMap;
 
 use crate::placemarks::catalog::producers::Producers;
-use crate::placemarks::table::Newest;
 use crate::types::{GroupId, LogId, ProducerId};
 
 /// What a name stands for, and where that was written last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Named<T> {
     pub(super) id: T,
-    pub(super) newest: Newest,
+    /// Offset of its newest record. A counter that was never written has that of some other record, which stays.
+    pub(super) record: u64,
 }
 
 /// Names and counters. Numbers are never used again, so that what is left of something deleted means nothing.
@@ -36,14 +36,23 @@ impl Default for Catalog {
             groups: BTreeMap::new(),
             owners: BTreeMap::new(),
             producers: BTreeMap::new(),
-            next_log: Named { id: LogId::FIRST_USER, newest: Newest::default() },
-            next_group: Named { id: GroupId(1), newest: Newest::default() },
-            next_producer: Named { id: 1, newest: Newest::default() },
+            next_log: Named { id: LogId::FIRST_USER, record: 0 },
+            next_group: Named { id: GroupId(1), record: 0 },
+            next_producer: Named { id: 1, record: 0 },
         }
     }
 }
 
 impl Catalog {
+    /// The offsets of the newest records of all that is known, in no order.
+    pub(super) fn records(&self) -> impl Iterator<Item = u64> {
+        let logs = self.logs.values().map(|named| named.record);
+        let groups = self.groups.values().flat_map(BTreeMap::values).map(|named| named.record);
+        let producers = self.producers.values().flat_map(Producers::records);
+        let counters = [self.next_log.record, self.next_group.record, self.next_producer.record];
+        logs.chain(groups).chain(producers).chain(counters)
+    }
+
     pub(super) fn log(&self, name: &str) -> Option<Named<LogId>> {
         self.logs.get(name).copied()
     }
@@ -56,10 +65,8 @@ impl Catalog {
         self.logs().find(|(_, id)| *id == log).map(|(name, _)| name)
     }
 
-    pub(super) fn set_log(&mut self, name: &str, id: LogId, record: u64, bound: u64) {
-        let mut newest = self.log(name).map_or_else(Newest::default, |known| known.newest);
-        newest.moved(record, bound);
-        self.logs.insert(name.to_owned(), Named { id, newest });
+    pub(super) fn set_log(&mut self, name: &str, id: LogId, record: u64) {
+        self.logs.insert(name.to_owned(), Named { id, record });
         // A counter that was lost, to salvage or to a crash, must not give a number out twice.
         self.next_log.id = self.next_log.id.max(LogId(id.0.saturating_add(1)));
     }
@@ -87,10 +94,8 @@ impl Catalog {
         self.owners.get(&group).copied()
     }
 
-    pub(super) fn set_group(&mut self, log: LogId, name: &str, id: GroupId, record: u64, bound: u64) {
-        let mut newest = self.group(log, name).map_or_else(Newest::default, |known| known.newest);
-        newest.moved(record, bound);
-        let replaced = self.groups.entry(log).or_default().insert(name.to_owned(), Named { id, newest });
+    pub(super) fn set_group(&mut self, log: LogId, name: &str, id: GroupId, record: u64) {
+        let replaced = self.groups.entry(log).or_default().insert(name.to_owned(), Named { id, record });
         if let Some(replaced) = replaced {
             self.owners.remove(&replaced.id);
         }
@@ -107,8 +112,8 @@ impl Catalog {
         self.producers.get(&log).into_iter().flat_map(Producers::names)
     }
 
-    pub(super) fn set_producer(&mut self, log: LogId, name: &str, id: ProducerId, record: u64, bound: u64) {
-        self.producers.entry(log).or_default().set(name, id, |newest| newest.moved(record, bound));
+    pub(super) fn set_producer(&mut self, log: LogId, name: &str, id: ProducerId, record: u64) {
+        self.producers.entry(log).or_default().set(name, Named { id, record });
         self.next_producer.id = self.next_producer.id.max(id.number.saturating_add(1));
     }
 

@@ -4,9 +4,8 @@
 //! where everything is looked up. A change is appended first and shown when that has succeeded, so that a change that
 //! failed changes nothing.
 //!
-//! Three locks, taken in this order: `running` (over a compaction, and over changes of what is rare), `order` (over an
-//! append, so that the order of records is the order of versions), `table` (for moments, never over an append: a
-//! compaction asks it about every record while it keeps appends from rolling).
+//! Three locks, taken in this order: `running` (over a compaction), `order` (over an append and what the table takes in of
+//! it, so that the order of records is the order of versions), `table` (for moments).
 
 mod catalog;
 mod table;
@@ -33,6 +32,10 @@ use upkeep::Upkeep;
 
 /// Size of its segments. Small, so that compaction, which leaves the active one alone, leaves little.
 const SEGMENT_BYTES: u64 = 1 << 19;
+
+/// So many full segments wait for the next compaction, unsynced where no one waits for the disk. That is more than there
+/// are between two, unless what the side log says takes more itself: what power loss can take stays bounded.
+const UNSEALED: usize = 16;
 
 /// So many records go into one frame when a log is forgotten.
 const PER_FRAME: usize = 1000;
@@ -118,8 +121,13 @@ impl SideLog {
 
     /// Opens it, with recovery where it was not closed, and loads what it says. Damage is an error unless salvaged.
     pub(crate) fn open(env: &Arc<Env>, dir: &Path, durability: Durability) -> Result<Arc<Self>> {
-        let settings =
-            Settings { durability, segment_bytes: SEGMENT_BYTES, segment_age: None, record_limit: SEGMENT_BYTES };
+        let settings = Settings {
+            durability,
+            segment_bytes: SEGMENT_BYTES,
+            segment_age: None,
+            record_limit: SEGMENT_BYTES,
+            unsealed: UNSEALED,
+        };
         let signal = Arc::new(Signal::default());
         let partition = PartitionCore::open(env, ident(env), dir, settings, signal, &Floor::default())?;
         let (table, upkeep) = load(&partition)?;
@@ -156,10 +164,7 @@ impl SideLog {
     /// `Fenced` when its group, or its log, has been deleted.
     pub(crate) fn note_trial(&self, key: PlacemarkKey, trial: impl FnOnce(u64) -> Trial) -> Result<Noted<'_>> {
         let _order = lock(&self.order);
-        let trial = self.with_group(key, |table| {
-            table.expect_trial(key);
-            trial(table.version(key))
-        })?;
+        let trial = self.with_group(key, |table| trial(table.version(key)))?;
         let side_key = SideKey::Trial { group: key.group, log: key.log, partition: key.partition };
         let appended = self.write_value(&side_key, &SideValue::Trial(trial))?;
         lock(&self.table).tries(key, trial, appended.base);
@@ -450,11 +455,8 @@ impl SideLog {
 
     /// Makes changes that are rare, one frame for all if they fit in one, and waits as the durability says. Returns the
     /// offset behind them.
-    ///
-    /// No compaction runs meanwhile, so that none meets a record whose key the table does not have yet.
     fn change(&self, plan: impl FnOnce(&Table) -> Result<Vec<Change>>) -> Result<u64> {
         let end = {
-            let _running = lock(&self.upkeep.running);
             let _order = lock(&self.order);
             self.partition.check_usable()?;
             let changes = plan(&lock(&self.table))?;

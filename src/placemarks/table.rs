@@ -35,32 +35,6 @@ impl Placemark {
     }
 }
 
-/// Which record of a key is the newest, for compaction.
-///
-/// A record may only be dropped for one that is durable: else power loss could take the newer after the older is gone.
-/// So a compaction first sets a bound, below which everything is made durable, and what is newer does not count for it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Newest {
-    /// Offset of the newest record.
-    record: u64,
-    /// Offset of the one before it, where the newest is not below the bound of the last compaction.
-    settled: u64,
-}
-
-impl Newest {
-    pub(super) fn moved(&mut self, to: u64, bound: u64) {
-        if self.record < bound {
-            self.settled = self.record;
-        }
-        self.record = to;
-    }
-
-    /// Whether a record of the key at `offset` must stay.
-    pub(super) fn keeps(self, offset: u64, bound: u64) -> bool {
-        offset >= if self.record < bound { self.record } else { self.settled }
-    }
-}
-
 #[derive(Debug, Clone)]
 struct Slot {
     /// What was committed last; its version is 0 as long as nothing was.
@@ -69,7 +43,8 @@ struct Slot {
     assigned: u64,
     /// The highest version that has a record.
     written: u64,
-    newest: Newest,
+    /// Offset of that record.
+    record: u64,
 }
 
 impl Slot {
@@ -77,7 +52,7 @@ impl Slot {
         shown: Placemark { offset: 0, version: 0, committed_at: Millis(0), metadata: None },
         assigned: 0,
         written: 0,
-        newest: Newest { record: 0, settled: 0 },
+        record: 0,
     };
 
     fn show(&mut self, placemark: &Placemark) {
@@ -90,15 +65,16 @@ impl Slot {
 #[derive(Debug, Clone, Copy)]
 struct Start {
     offset: u64,
-    newest: Newest,
+    /// Offset of its newest record.
+    record: u64,
 }
 
 /// What was tried last in a partition.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Tried {
-    /// `None` as long as nothing was written.
-    trial: Option<Trial>,
-    newest: Newest,
+    trial: Trial,
+    /// Offset of its record.
+    record: u64,
 }
 
 /// The state. Changed under the lock that orders the records.
@@ -108,15 +84,9 @@ pub(super) struct Table {
     starts: BTreeMap<PlacemarkKey, Start>,
     trials: BTreeMap<PlacemarkKey, Tried>,
     pub(super) catalog: Catalog,
-    /// Records below this offset were made durable before the last compaction dropped any.
-    bound: u64,
 }
 
 impl Table {
-    pub(super) fn set_bound(&mut self, bound: u64) {
-        self.bound = bound;
-    }
-
     /// Takes in one record, as it is loaded or has been written; `value` is `None` for a tombstone. Kinds and values
     /// that this version does not know are skipped.
     pub(super) fn take(&mut self, key: &SideKey, value: Option<&[u8]>, record: u64, time: Millis) {
@@ -127,7 +97,6 @@ impl Table {
     }
 
     fn put(&mut self, key: &SideKey, value: &[u8], record: u64, time: Millis) {
-        let bound = self.bound;
         match (key, SideValue::decode(key, value)) {
             (
                 SideKey::Placemark { group, log, partition },
@@ -140,36 +109,34 @@ impl Table {
             }
             (SideKey::Start { group, log, partition }, Some(SideValue::Number(offset))) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                let start = self.starts.entry(key).or_insert(Start { offset, newest: Newest::default() });
-                start.offset = offset;
-                start.newest.moved(record, bound);
+                self.starts.insert(key, Start { offset, record });
             }
             (SideKey::Trial { group, log, partition }, Some(SideValue::Trial(trial))) => {
                 self.tries(PlacemarkKey { group: *group, log: *log, partition: *partition }, trial, record);
             }
             (SideKey::Log { name }, Some(SideValue::Number(id))) => {
-                self.catalog.set_log(name, LogId(small(id)), record, bound);
+                self.catalog.set_log(name, LogId(small(id)), record);
             }
             (SideKey::Group { log, name }, Some(SideValue::Number(id))) => {
-                self.catalog.set_group(*log, name, GroupId(small(id)), record, bound);
+                self.catalog.set_group(*log, name, GroupId(small(id)), record);
             }
             (SideKey::Producer { log, name }, Some(SideValue::Producer(id))) => {
-                self.catalog.set_producer(*log, name, id, record, bound);
+                self.catalog.set_producer(*log, name, id, record);
             }
             (SideKey::NextProducer, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_producer;
                 next.id = next.id.max(small(id));
-                next.newest.moved(record, bound);
+                next.record = record;
             }
             (SideKey::NextLog, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_log;
                 next.id = next.id.max(LogId(small(id)));
-                next.newest.moved(record, bound);
+                next.record = record;
             }
             (SideKey::NextGroup, Some(SideValue::Number(id))) => {
                 let next = &mut self.catalog.next_group;
                 next.id = next.id.max(GroupId(small(id)));
-                next.newest.moved(record, bound);
+                next.record = record;
             }
             _ => {}
         }
@@ -194,35 +161,15 @@ impl Table {
         }
     }
 
-    /// Whether compaction keeps the record with this key, at this offset. A tombstone has done its work once all older
-    /// records of its key go with it; a kind that is not known is kept.
-    pub(super) fn keeps(&self, key: &[u8], offset: u64) -> bool {
-        let Some(key) = SideKey::decode(key) else { return true };
-        let newest = match &key {
-            SideKey::Placemark { group, log, partition } => {
-                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                self.placemarks.get(&key).map(|slot| slot.newest)
-            }
-            SideKey::Start { group, log, partition } => {
-                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                self.starts.get(&key).map(|start| start.newest)
-            }
-            SideKey::Trial { group, log, partition } => {
-                let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
-                self.trials.get(&key).map(|tried| tried.newest)
-            }
-            SideKey::Log { name } => self.catalog.log(name).map(|named| named.newest),
-            SideKey::Group { log, name } => self.catalog.group(*log, name).map(|named| named.newest),
-            SideKey::NextLog => Some(self.catalog.next_log.newest),
-            SideKey::Producer { log, name } => self.catalog.producer(*log, name).map(|named| named.newest),
-            SideKey::NextGroup => Some(self.catalog.next_group.newest),
-            SideKey::NextProducer => Some(self.catalog.next_producer.newest),
-        };
-        newest.is_some_and(|newest| newest.keeps(offset, self.bound))
+    /// The offsets of the newest records of all keys, in no order, for compaction.
+    pub(super) fn newest(&self) -> Vec<u64> {
+        let placemarks = self.placemarks.values().filter(|slot| slot.written > 0).map(|slot| slot.record);
+        let starts = self.starts.values().map(|start| start.record);
+        let trials = self.trials.values().map(|tried| tried.record);
+        placemarks.chain(starts).chain(trials).chain(self.catalog.records()).collect()
     }
 
-    /// The version that the next commit of a key has. From here on the key is known, so that a compaction that meets
-    /// its first record before [`wrote`](Self::wrote) keeps it.
+    /// The version that the next commit of a key has.
     pub(super) fn assign(&mut self, key: PlacemarkKey) -> u64 {
         let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
         slot.assigned += 1;
@@ -236,12 +183,11 @@ impl Table {
 
     /// A placemark has been written, which does not show it yet.
     pub(super) fn wrote(&mut self, key: PlacemarkKey, version: u64, record: u64) {
-        let bound = self.bound;
         let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
         slot.assigned = slot.assigned.max(version);
         if version > slot.written {
             slot.written = version;
-            slot.newest.moved(record, bound);
+            slot.record = record;
         }
     }
 
@@ -261,22 +207,13 @@ impl Table {
         self.placemarks.get(&key).map_or(0, |slot| slot.written)
     }
 
-    /// From here on the key of a trial is known, so that a compaction that meets its record before
-    /// [`tries`](Self::tries) keeps it.
-    pub(super) fn expect_trial(&mut self, key: PlacemarkKey) {
-        self.trials.entry(key).or_default();
-    }
-
     /// A trial has been written.
     pub(super) fn tries(&mut self, key: PlacemarkKey, trial: Trial, record: u64) {
-        let bound = self.bound;
-        let tried = self.trials.entry(key).or_default();
-        tried.trial = Some(trial);
-        tried.newest.moved(record, bound);
+        self.trials.insert(key, Tried { trial, record });
     }
 
     pub(super) fn trial(&self, key: PlacemarkKey) -> Option<Trial> {
-        self.trials.get(&key)?.trial
+        self.trials.get(&key).map(|tried| tried.trial)
     }
 
     pub(super) fn start(&self, key: PlacemarkKey) -> Option<u64> {

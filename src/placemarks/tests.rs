@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::storage::Disk;
+use crate::storage::{Crash, Disk, Fault, Keep, Operation, SimDisk};
 use crate::{RecoveryMode, WriteMode};
 
 const LOG: LogId = LogId(16);
@@ -198,16 +198,79 @@ fn its_size_follows_the_keys_and_not_the_commits() {
 
 #[test]
 fn compaction_drops_nothing_for_the_sake_of_what_is_not_durable() {
-    let mut newest = table::Newest::default();
-    newest.moved(10, 0);
-    newest.moved(20, 0);
-    assert!(newest.keeps(20, 30) && !newest.keeps(10, 30), "both are below the bound");
-    newest.moved(40, 30);
-    assert!(newest.keeps(20, 30), "40 may yet be lost");
-    assert!(!newest.keeps(10, 30));
-    newest.moved(50, 30);
-    assert!(newest.keeps(20, 30) && newest.keeps(40, 30) && newest.keeps(50, 30));
-    assert!(!newest.keeps(40, 60) && newest.keeps(50, 60));
+    let (side, key) = Side::with_group(Durability::Os);
+    for offset in 1..=3 {
+        side.commit(key, offset);
+    }
+    let newest = lock(&side.log.table).newest();
+    let bound = side.log.partition.written_end();
+    let live = upkeep::Live::new(newest, bound);
+    side.commit(key, 4);
+    let placemark = SideKey::Placemark { group: key.group, log: key.log, partition: 0 }.encode();
+    let kept = |offset| live.keeps(&placemark, offset);
+    assert!(kept(bound - 1), "what is newer may yet be lost");
+    assert!(!kept(bound - 2) && !kept(bound - 3));
+    assert!(kept(bound), "what came later is for the next one to judge");
+    assert!(live.keeps(&[250, 1], bound - 2), "a kind that is not known");
+}
+
+/// A side log on a simulated disk with three commits of a key that are durable, and so many that are not behind them that a
+/// segment is full.
+fn half_durable(disk: &SimDisk) -> (Arc<SideLog>, PlacemarkKey) {
+    let env = simulated(disk);
+    SideLog::create(&env, Path::new("/side")).unwrap();
+    let side = SideLog::open(&env, Path::new("/side"), Durability::Os).unwrap();
+    let log = side.take_log_id().unwrap();
+    side.register_log("orders", log).unwrap();
+    let key = PlacemarkKey { group: side.group_id(log, "billing").unwrap(), log, partition: 0 };
+    for offset in 1..=12_000 {
+        side.commit(key, offset, None).unwrap().wait().unwrap();
+        if offset == 3 {
+            side.sync().unwrap();
+        }
+    }
+    assert!(side.partition.has_rolled());
+    (side, key)
+}
+
+fn simulated(disk: &SimDisk) -> Arc<Env> {
+    Env::new(Arc::new(disk.clone()), 7, Path::new("/"), RecoveryMode::Strict, WriteMode::Auto)
+}
+
+#[test]
+fn power_lost_at_any_operation_of_a_compaction_takes_nothing_that_was_durable() {
+    let mut operations = 0..;
+    let mut cut_short = 0;
+    loop {
+        let disk = SimDisk::new(1);
+        let (side, key) = half_durable(&disk);
+        let so_many = operations.next().unwrap();
+        disk.crash_after(disk.operations() + so_many);
+        let compacted = side.compact_all().is_ok();
+        cut_short += u64::from(!compacted);
+        for keep in [Keep::Nothing, Keep::Everything, Keep::Random, Keep::Random] {
+            let left = disk.crash(Crash::new(so_many).keep(keep));
+            let side = SideLog::open(&simulated(&left), Path::new("/side"), Durability::Os)
+                .unwrap_or_else(|error| panic!("{so_many} operations, {keep:?}: {error}"));
+            let offset = side.placemark(key).map(|placemark| placemark.offset);
+            let least = if compacted { 12_000 } else { 3 };
+            assert!(offset >= Some(least), "{so_many} operations, {keep:?}: {offset:?}");
+        }
+        if !disk.power_lost() {
+            break;
+        }
+    }
+    assert!(cut_short > 10, "{cut_short} operations");
+}
+
+#[test]
+fn what_a_compaction_drops_is_never_synced() {
+    let disk = SimDisk::new(1);
+    let (side, key) = half_durable(&disk);
+    disk.inject(Fault::new(Operation::Sync, std::io::ErrorKind::Other).at("/side/00000000000000000000.log").forever());
+    side.partition.env().background.lend_a_hand();
+    side.compact_all().unwrap();
+    side.commit(key, 1, None).unwrap().wait().unwrap();
 }
 
 #[test]

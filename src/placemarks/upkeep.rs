@@ -1,6 +1,7 @@
 //! Keeps the side log as small as what it says: when to compact, and how no placemark is lost by it.
 
 use crate::Result;
+use crate::format::SideKey;
 use crate::partition::lock;
 use crate::placemarks::SideLog;
 use crate::sync::Mutex;
@@ -10,7 +11,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const SOFT: u64 = 1 << 20;
 
 /// From here on a committing thread compacts before it goes on, so that the size is bounded however fast they commit.
-const HARD: u64 = 3 << 20;
+const HARD: u64 = 5 << 20;
 
 /// A closed side log is under this, if what it says is.
 const CLOSED: u64 = 512 << 10;
@@ -54,10 +55,33 @@ impl Upkeep {
         self.size() > left.saturating_mul(2).max(CLOSED)
     }
 
-    /// `left` is what compaction kept, `size` what there is with what was added since.
-    fn compacted(&self, left: u64, size: u64) {
-        self.size.store(size, Ordering::Relaxed);
+    /// Of what took `before` when a compaction began, `left` is left. More may have been added since.
+    fn compacted(&self, before: u64, left: u64) {
+        self.size.fetch_add(left.wrapping_sub(before), Ordering::Relaxed);
         self.left.store(left, Ordering::Relaxed);
+    }
+}
+
+/// What counted when a compaction began. What is changed later counts for the next one: it may not be durable before
+/// older records were dropped for its sake.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Offsets of the newest records of all keys, in order.
+    newest: Vec<u64>,
+    /// The first offset that was not taken then.
+    bound: u64,
+}
+
+impl Live {
+    pub(super) fn new(mut newest: Vec<u64>, bound: u64) -> Self {
+        newest.sort_unstable();
+        Self { newest, bound }
+    }
+
+    /// Whether a compaction keeps the record with this key, at this offset. A tombstone has done its work once all older
+    /// records of its key go with it; a kind that is not known is kept.
+    pub(super) fn keeps(&self, key: &[u8], offset: u64) -> bool {
+        offset >= self.bound || self.newest.binary_search(&offset).is_ok() || SideKey::decode(key).is_none()
     }
 }
 
@@ -91,17 +115,20 @@ impl SideLog {
         }
     }
 
-    /// Rewrites everything written so far with only the newest record of every key. With `running` held.
+    /// Rewrites everything written so far with only the newest record of every key, which is durable on return, and before
+    /// anything older is gone. With `running` held.
     ///
-    /// What is below the bound is sealed, and so durable, before anything older is dropped for its sake. Rolling right
-    /// behind the bound keeps what is committed meanwhile out of the segments that are rewritten, where it would have to
-    /// stay.
-    fn compact_all(&self) -> Result<()> {
-        lock(&self.table).set_bound(self.partition.written_end());
-        self.partition.roll()?;
-        let left = self.partition.compact(&|key, offset| lock(&self.table).keeps(key, offset))?;
-        let backlog = self.partition.backlog(0..u64::MAX)?;
-        self.upkeep.compacted(left, backlog.bytes);
+    /// A new segment begins right there, so that what is committed meanwhile stays out of those that are rewritten.
+    pub(super) fn compact_all(&self) -> Result<()> {
+        let (newest, bound, before) = {
+            // All that was appended is in the table.
+            let _order = lock(&self.order);
+            let bound = self.partition.leave_segment()?;
+            (lock(&self.table).newest(), bound, self.upkeep.size())
+        };
+        let live = Live::new(newest, bound);
+        let left = self.partition.compact(&|key, offset| live.keeps(key, offset))?;
+        self.upkeep.compacted(before, left);
         Ok(())
     }
 

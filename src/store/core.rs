@@ -226,6 +226,7 @@ fn open_journal(env: &Arc<Env>, dir: &Path) -> Result<Arc<PartitionCore>> {
         segment_bytes: SEGMENT_BYTES,
         segment_age: None,
         record_limit: SEGMENT_BYTES,
+        unsealed: 0,
     };
     let (ident, dir) = (directory::journal_ident(env), directory::transactions(dir));
     PartitionCore::open(env, ident, &dir, settings, Arc::new(Signal::default()), &Floor::default())

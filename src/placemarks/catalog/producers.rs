@@ -4,7 +4,6 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::placemarks::catalog::Named;
-use crate::placemarks::table::Newest;
 use crate::types::ProducerId;
 
 #[derive(Debug, Default)]
@@ -50,18 +49,26 @@ impl Producers {
         self.entries.iter().map(|entry| self.name(entry))
     }
 
+    /// The offsets of their newest records.
+    pub(super) fn records(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().map(|entry| entry.named.record)
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<Named<ProducerId>> {
         let (_, slot) = self.find(name, self.hash(name))?;
         self.entries.get(slot.place as usize).map(|entry| entry.named)
     }
 
-    /// Gives a name this number; `moved` notes where that stands.
-    pub(super) fn set(&mut self, name: &str, id: ProducerId, moved: impl FnOnce(&mut Newest)) {
+    /// Gives a name a number, and notes where that stands.
+    pub(super) fn set(&mut self, name: &str, named: Named<ProducerId>) {
         let hash = self.hash(name);
-        let place = self.find(name, hash).map_or_else(|| self.add(name, hash, id), |(_, slot)| slot.place);
-        if let Some(entry) = self.entries.get_mut(place as usize) {
-            entry.named.id = id;
-            moved(&mut entry.named.newest);
+        match self.find(name, hash) {
+            None => self.add(name, hash, named),
+            Some((_, slot)) => {
+                if let Some(entry) = self.entries.get_mut(slot.place as usize) {
+                    entry.named = named;
+                }
+            }
         }
     }
 
@@ -79,19 +86,14 @@ impl Producers {
         }
     }
 
-    fn add(&mut self, name: &str, hash: u32, id: ProducerId) -> u32 {
+    fn add(&mut self, name: &str, hash: u32, named: Named<ProducerId>) {
         if self.used >= self.slots.len() / 4 * 3 {
             self.grow();
         }
         let place = small(self.entries.len());
-        self.entries.push(Entry {
-            named: Named { id, newest: Newest::default() },
-            begin: self.names.len(),
-            len: small(name.len()),
-        });
+        self.entries.push(Entry { named, begin: self.names.len(), len: small(name.len()) });
         self.names.push_str(name);
         self.take_slot(Slot { hash, place });
-        place
     }
 
     /// Makes twice as many slots as there are entries, or more.
@@ -156,8 +158,8 @@ mod tests {
 
     use super::*;
 
-    fn id(number: u32) -> ProducerId {
-        ProducerId { number, epoch: 1 }
+    fn named(number: u32) -> Named<ProducerId> {
+        Named { id: ProducerId { number, epoch: 1 }, record: u64::from(number) * 3 }
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
             let name = format!("{}-{}", "device".repeat((random >> 28) as usize), (random >> 8) % 300);
             // More are added, then more removed, down to none.
             if (random >> 4) % 8 < if step / 2000 % 2 == 0 { 6 } else { 1 } {
-                producers.set(&name, id(step), |newest| newest.moved(u64::from(step), 0));
+                producers.set(&name, named(step));
                 model.insert(name, step);
             } else {
                 producers.remove(&name);
@@ -183,12 +185,14 @@ mod tests {
             assert_eq!(producers.is_empty(), model.is_empty());
         }
         for (name, step) in &model {
-            let named = producers.get(name).unwrap();
-            assert_eq!(named.id, id(*step));
-            assert!(
-                named.newest.keeps(u64::from(*step), u64::MAX) && !named.newest.keeps(u64::from(*step) - 1, u64::MAX)
-            );
+            let found = producers.get(name).unwrap();
+            assert_eq!((found.id, found.record), (named(*step).id, named(*step).record));
         }
+        let mut records: Vec<u64> = producers.records().collect();
+        records.sort_unstable();
+        let mut expected: Vec<u64> = model.values().map(|step| named(*step).record).collect();
+        expected.sort_unstable();
+        assert_eq!(records, expected);
         for name in model.keys() {
             producers.remove(name);
             assert!(producers.get(name).is_none());
@@ -201,9 +205,9 @@ mod tests {
         let names: Vec<String> = (0..1000).map(|number| format!("device-{}", number * 7919 % 1000)).collect();
         let mut producers = Producers::default();
         for (number, name) in (1..).zip(&names) {
-            producers.set(name, id(number), |_| {});
+            producers.set(name, named(number));
         }
-        producers.set(&names[10], id(2000), |_| {});
+        producers.set(&names[10], named(2000));
         assert!(producers.names().eq(names.iter().map(String::as_str)));
     }
 }
