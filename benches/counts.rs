@@ -22,7 +22,7 @@ fn main() {
         "produce-100" => produce(&log, count, &[7; 100]),
         "batch-100" => append_in_batches(&log, count, &[7; 100]),
         "consume-100" => {
-            append_in_batches(&log, count, &[7; 100]);
+            append_in_batches(&log, 10_000, &[7; 100]);
             consume(&log, count);
         }
         "scan-100" => {
@@ -58,11 +58,14 @@ fn append_in_batches(log: &Log, count: usize, value: &[u8]) {
     }
 }
 
-/// Reads a record and moves the placemark over it, again and again.
+/// Reads a record and moves the placemark over it, so many times, of the 10,000 that there are.
 fn consume(log: &Log, count: usize) {
     let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
-    for _ in 0..count {
-        consumer.poll(Duration::from_secs(60)).unwrap().unwrap().commit().unwrap();
+    for _ in 0..count / 10_000 {
+        consumer.seek(0, StartAt::Earliest).unwrap();
+        for _ in 0..10_000 {
+            consumer.poll(Duration::from_secs(60)).unwrap().unwrap().commit().unwrap();
+        }
     }
 }
 

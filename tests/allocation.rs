@@ -10,7 +10,7 @@ use std::path::Path;
 
 use placemark::{Durability, LogOptions, Record};
 
-use common::{in_cache, scratch};
+use common::{WAIT, in_cache, scratch};
 
 /// The system's allocator, counting what each thread asks of it.
 struct Counting;
@@ -138,6 +138,27 @@ fn appends_through_a_producer_allocate_nothing() {
     };
     work(1000);
     assert_eq!(allocations(|| work(100_000)), 0);
+}
+
+#[test]
+fn a_record_read_and_committed_allocates_nothing_of_its_own() {
+    const TIMES: u64 = 50_000;
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log("read").unwrap();
+    for _ in 0..TIMES / 500 {
+        log.append_batch([&[7; 100]; 1000]).unwrap();
+    }
+    let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+    let mut work = |times: u64| {
+        for _ in 0..times {
+            consumer.poll(WAIT).unwrap().unwrap().commit().unwrap();
+        }
+    };
+    work(1000);
+    let taken = allocations(|| work(TIMES));
+    // A new segment of the placemarks' log, every ten thousand, takes some.
+    assert!(taken < TIMES / 100, "{taken} allocations for {TIMES} commits");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
+use crate::consumer::entries::Entries;
 use crate::group::{Picked, Picker, Sight};
 use crate::partition::{Cursor, PartitionCore};
 use crate::{Entry, Result};
@@ -38,9 +39,9 @@ impl Ahead {
     }
 
     /// Chooses the records of a batch, at most so many. All records below `end` can be read; there may be more by now.
-    pub(super) fn choose(&mut self, sight: Sight, most: usize, end: u64) -> Result<(Vec<Entry>, Picked)> {
+    pub(super) fn choose(&mut self, sight: Sight, most: usize, end: u64) -> Result<(Entries, Picked)> {
         let mut picker = Picker::new(sight, most);
-        let mut chosen = Vec::new();
+        let mut chosen = Entries::default();
         let mut looked_at = end;
         for (entry, key) in &self.records {
             if picker.is_done() {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::consumer::attempts::{Tried, reason};
+use crate::consumer::entries::Entries;
 use crate::consumer::mode::{AtLeastOnce, ExactlyOnce, ExactlyOnceFrom};
 use crate::consumer::subscription::Subscription;
 use crate::format::{Metadata, Trial};
@@ -25,7 +26,7 @@ pub struct Batch<M> {
     partition: u32,
     /// `None` once it is settled.
     id: Option<BatchId>,
-    entries: Vec<Entry>,
+    entries: Entries,
     offsets: Range<u64>,
     skipped: u64,
     /// Where attempts are counted.
@@ -50,11 +51,12 @@ pub struct Placemark {
 }
 
 impl<M> Batch<M> {
+    #[inline]
     pub(super) fn new(
         subscription: &Arc<Subscription>,
         partition: u32,
         id: Option<BatchId>,
-        entries: Vec<Entry>,
+        entries: Entries,
         offsets: Range<u64>,
         skipped: u64,
         tried: Option<Tried>,
@@ -111,7 +113,7 @@ impl<M> Batch<M> {
     pub(super) fn cut(mut self, offset: u64) -> Result<Option<Self>> {
         let Some(id) = self.id else { return Err(Error::Fenced) };
         let left = self.subscription.give_back(self.partition, id, offset)?;
-        self.entries.retain(|entry| entry.offset() < offset);
+        self.entries.cut(offset);
         self.offsets.end = offset;
         if !left {
             self.id = None;

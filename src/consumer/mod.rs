@@ -4,6 +4,7 @@ mod ahead;
 mod attempts;
 mod batch;
 mod builder;
+mod entries;
 mod group;
 mod mode;
 mod reset;
@@ -11,6 +12,7 @@ mod run;
 mod subscription;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -31,9 +33,10 @@ use crate::storage::{Deadline, Signal};
 use crate::store::{Handle, LogCore};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::Millis;
-use crate::{Entry, Error, Result, StartAt};
+use crate::{Error, Result, StartAt};
 use ahead::Ahead;
 use attempts::{Attempts, Limits};
+use entries::Entries;
 use subscription::{Subscription, not_assigned, resolve};
 
 /// What was chosen for a consumer.
@@ -148,20 +151,21 @@ pub struct Lag {
 /// Asks the application where it is in a partition.
 type Load = Box<dyn FnMut(u32) -> Result<Option<u64>, Box<dyn std::error::Error + Send + Sync>> + Send>;
 
-/// What a wait for a batch came to.
-enum Polled<M> {
-    Batch(Batch<M>),
-    Stopped,
-    Nothing,
+/// Why a poll has no batch.
+#[derive(Debug, Default)]
+struct Idle {
+    stopped: bool,
+    /// Nothing comes of itself before this moment, if any.
+    until: Option<Deadline>,
 }
 
 /// What a read brought.
 struct Filled {
-    entries: Vec<Entry>,
+    entries: Entries,
     /// From where the read began to behind its last record, gaps included.
     range: Range<u64>,
     /// What of that was chosen, where records of one key go one after the other.
-    picked: Option<Picked>,
+    picked: Option<Box<Picked>>,
     skipped: u64,
 }
 
@@ -194,38 +198,54 @@ impl<M> Consumer<M> {
     /// record is damaged, [`Error::Closed`], [`Error::Failed`] when a placemark cannot be written at most once. What was
     /// not returned is delivered by a later poll; at most once, what a failed poll had taken may be lost.
     pub fn poll(&mut self, wait: Duration) -> Result<Option<Batch<M>>> {
-        match self.next(Deadline::after(wait))? {
-            Polled::Batch(batch) => Ok(Some(batch)),
-            Polled::Stopped | Polled::Nothing => Ok(None),
+        self.next(wait, &mut Idle::default())
+    }
+
+    fn next(&mut self, wait: Duration, idle: &mut Idle) -> Result<Option<Batch<M>>> {
+        let found = self.look(idle);
+        // The clock is asked only where nothing is there.
+        if idle.stopped || wait.is_zero() || !matches!(found, Ok(None)) {
+            return found;
+        }
+        self.wait(Deadline::after(wait), idle)
+    }
+
+    fn wait(&mut self, deadline: Deadline, idle: &mut Idle) -> Result<Option<Batch<M>>> {
+        let signal = Arc::clone(self.subscription.log.signal());
+        // What happened before listening began is looked for once more.
+        let mut listener = signal.listen();
+        loop {
+            let found = self.look(idle);
+            if idle.stopped || !matches!(found, Ok(None)) || deadline.passed() {
+                return found;
+            }
+            listener.wait(&idle.until.map_or(deadline, |until| deadline.or_earlier(until)));
         }
     }
 
-    fn next(&mut self, deadline: Deadline) -> Result<Polled<M>> {
-        let signal = Arc::clone(self.subscription.log.signal());
-        let mut listener = None;
+    /// A batch of what is there; `None` when nothing is.
+    fn look(&mut self, idle: &mut Idle) -> Result<Option<Batch<M>>> {
+        // Most polls are not stopped, and then nothing is written.
+        if self.stop.load(Ordering::SeqCst) && self.stop.swap(false, Ordering::SeqCst) {
+            idle.stopped = true;
+            return Ok(None);
+        }
+        self.check_open()?;
+        self.subscription.store.env().background.lend_a_hand();
+        let rested = self.wake();
         loop {
-            if self.stop.swap(false, Ordering::SeqCst) {
-                return Ok(Polled::Stopped);
-            }
-            self.check_open()?;
-            self.subscription.store.env().background.lend_a_hand();
-            self.subscription.follow_growth();
-            let next_deadline = self.take_back_late();
-            let rested = self.wake();
-            if let Some(batch) = self.try_batch()? {
-                return Ok(Polled::Batch(batch));
-            }
-            if deadline.passed() {
-                return Ok(Polled::Nothing);
-            }
-            match &mut listener {
-                // What happened before listening began is looked for once more.
-                None => listener = Some(signal.listen()),
-                Some(listener) => {
-                    let until = next_deadline.map_or(deadline, |next| deadline.or_earlier(Deadline::after(next)));
-                    let until = rested.map_or(until, |rested| until.or_earlier(rested));
-                    listener.wait(&until);
+            let fetch = match self.begin_fetch() {
+                Ok(fetch) => fetch,
+                Err(late) => {
+                    let late = late.map(Deadline::after);
+                    idle.until =
+                        rested.map_or(late, |rested| Some(late.map_or(rested, |late| rested.or_earlier(late))));
+                    return Ok(None);
                 }
+            };
+            let found = self.fetch(fetch);
+            if !matches!(found, Ok(None)) {
+                return found;
             }
         }
     }
@@ -286,7 +306,7 @@ impl<M> Consumer<M> {
         let offset = resolve(self.subscription.log.partition(partition)?, to)?;
         let mut members = self.subscription.group.members();
         members.seek(self.member, partition, offset).map_err(|_| not_assigned(partition))?;
-        self.subscription.group.forget_ahead(partition);
+        members.ahead().forget(partition);
         Ok(())
     }
 
@@ -334,6 +354,7 @@ impl<M> Consumer<M> {
         set.map_err(|_| not_assigned(partition))
     }
 
+    #[inline]
     fn check_open(&self) -> Result<()> {
         if self.closed || self.handle.is_closed() {
             return Err(Error::Closed);
@@ -344,41 +365,45 @@ impl<M> Consumer<M> {
         Ok(())
     }
 
-    /// Takes back batches that are late, of any member, and says how long it is to the next one's deadline.
-    fn take_back_late(&self) -> Option<Duration> {
-        let group = &self.subscription.group;
+    /// Leave to read what comes next. Where there is nothing, how long it is until a batch in flight, of any member, is
+    /// to be taken back.
+    ///
+    /// All that a poll asks the group is asked at once: its lock is taken here, and once more to hand out.
+    #[inline]
+    fn begin_fetch(&self) -> Result<Fetch, Option<Duration>> {
+        let (group, log) = (&self.subscription.group, &self.subscription.log);
         let mut members = group.members();
-        members.next_deadline()?;
-        let now = group.now();
-        if members.expire(now) {
-            self.subscription.log.signal().notify();
+        let mut news = self.subscription.take_in_growth(&mut members);
+        let mut late = members.next_deadline();
+        if late.is_some() {
+            let now = group.now();
+            news |= members.expire(now);
+            late = members.next_deadline().map(|deadline| deadline.saturating_sub(now));
         }
-        members.next_deadline().map(|deadline| deadline.saturating_sub(now))
+        // Something is to be read unless the position is the end; a position past it is an error to be met.
+        let ready = |number, from| log.partition(number).is_ok_and(|partition| partition.end() != from);
+        let fetch = members.begin_fetch(self.member, ready);
+        drop(members);
+        if news {
+            log.signal().notify();
+        }
+        fetch.ok_or(late)
     }
 
-    /// A batch of what is there; `None` when nothing is.
-    fn try_batch(&mut self) -> Result<Option<Batch<M>>> {
-        loop {
-            // Something is to be read unless the position is the end; a position past it is an error to be met.
-            let log = &self.subscription.log;
-            let ready = |number, from| log.partition(number).is_ok_and(|partition| partition.end() != from);
-            let Some(fetch) = self.subscription.group.members().begin_fetch(self.member, ready) else {
-                return Ok(None);
-            };
-            let Some(mut fetch) = self.ask_where(fetch)? else { continue };
-            // A read that fails is forgotten: the next one begins at the same place.
-            let filled = match fetch.sight.take() {
-                Some(sight) => self.read_by_key(fetch.partition, sight)?,
-                None => self.read(&fetch, self.limits(&fetch))?,
-            };
-            if let Some(failed) = self.spent(fetch.partition, &filled.entries) {
-                self.pass(fetch, &filled, failed)?;
-                continue;
-            }
-            if let Some(batch) = self.hand_out(fetch, filled)? {
-                return Ok(Some(batch));
-            }
+    /// A batch of what may be read; `None` when nothing came of it, and it is to be looked again.
+    #[inline]
+    fn fetch(&mut self, fetch: Fetch) -> Result<Option<Batch<M>>> {
+        let Some(mut fetch) = self.ask_where(fetch)? else { return Ok(None) };
+        // A read that fails is forgotten: the next one begins at the same place.
+        let filled = match fetch.sight.take() {
+            Some(sight) => self.read_by_key(fetch.partition, *sight)?,
+            None => self.read(&fetch, self.limits(&fetch))?,
+        };
+        if let Some(failed) = self.spent(fetch.partition, &filled.entries) {
+            self.pass(fetch, &filled, failed)?;
+            return Ok(None);
         }
+        self.hand_out(fetch, filled)
     }
 
     fn load_from(&mut self, load: Load) {
@@ -410,14 +435,16 @@ impl<M> Consumer<M> {
             return Err(Error::OffsetOutOfRange { requested: wanted, start, end });
         }
         let from = wanted.max(start);
-        let known = self.cursors.get(&fetch.partition).is_some_and(|cursor| cursor.position() == from);
-        if !known {
-            self.cursors.insert(fetch.partition, partition.cursor(from)?);
+        let cursor = match self.cursors.entry(fetch.partition) {
+            Entry::Vacant(place) => place.insert(partition.cursor(from)?),
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        if cursor.position() != from {
+            *cursor = partition.cursor(from)?;
         }
-        let Some(cursor) = self.cursors.get_mut(&fetch.partition) else { return Err(Error::Closed) };
         let skipped_before = cursor.skipped();
         let Limits { records, until } = limits;
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries = Entries::default();
         // What has no record up to here is a gap, if all that is there is read.
         let mut reached = end.min(until).max(from);
         while cursor.position() < until {
@@ -458,10 +485,11 @@ impl<M> Consumer<M> {
         let skipped = gone + (ahead.skipped() - skipped_before);
         self.ahead.insert(number, ahead);
         let range = wanted..picked.pieces.last().map_or(wanted, |last| last.end);
-        Ok(Filled { entries, range, picked: Some(picked), skipped })
+        Ok(Filled { entries, range, picked: Some(Box::new(picked)), skipped })
     }
 
     /// Notes what was read as delivered, unless the partition was sought, paused or given away meanwhile.
+    #[inline]
     fn hand_out(&mut self, fetch: Fetch, filled: Filled) -> Result<Option<Batch<M>>> {
         let Filled { entries, range, picked, skipped } = filled;
         let partition = fetch.partition;
@@ -474,7 +502,9 @@ impl<M> Consumer<M> {
         };
         let mut members = self.subscription.group.members();
         let Some(delivered) = members.end_fetch(fetch, fetched) else { return Ok(None) };
-        *self.skipped.entry(partition).or_default() += skipped;
+        if skipped > 0 {
+            *self.skipped.entry(partition).or_default() += skipped;
+        }
         if entries.is_empty() {
             return Ok(None);
         }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::consumer::{AtLeastOnce, AtMostOnce, Batch, Consumer, ExactlyOnce, Polled};
+use crate::consumer::{AtLeastOnce, AtMostOnce, Batch, Consumer, ExactlyOnce, Idle};
 use crate::storage::Deadline;
 use crate::sync::atomic::Ordering;
 use crate::{Entry, Error, Result, Transaction};
@@ -255,17 +255,13 @@ impl<M> Consumer<M> {
     /// `None` when it was stopped.
     fn wait_for_batch(&mut self) -> Result<Option<Batch<M>>> {
         loop {
-            match self.next(Deadline::after(Duration::MAX)) {
-                Ok(Polled::Batch(batch)) => return Ok(Some(batch)),
-                Ok(Polled::Nothing) => {}
-                Ok(Polled::Stopped) => {
-                    self.wake_all();
-                    return Ok(None);
-                }
-                Err(error) => {
-                    self.wake_all();
-                    return Err(error);
-                }
+            let mut idle = Idle::default();
+            let found = self.next(Duration::MAX, &mut idle);
+            if idle.stopped || found.is_err() {
+                self.wake_all();
+            }
+            if idle.stopped || !matches!(found, Ok(None)) {
+                return found;
             }
         }
     }

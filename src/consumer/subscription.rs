@@ -50,19 +50,30 @@ impl Subscription {
         Ok((subscription, member))
     }
 
+    #[inline]
     pub(crate) fn key(&self, partition: u32) -> PlacemarkKey {
         PlacemarkKey { group: self.group.id, log: self.log.id(), partition }
     }
 
     /// Takes in partitions that were added to the log: the group reads them from their first record.
     pub(crate) fn follow_growth(&self) {
-        let count = self.log.partition_count();
         let mut members = self.group.members();
-        if members.partitions() < count as usize {
-            members.grow(count);
-            drop(members);
+        let grown = self.take_in_growth(&mut members);
+        drop(members);
+        if grown {
             self.log.signal().notify();
         }
+    }
+
+    /// The same; whether there were any, which the others are to be told of.
+    #[inline]
+    pub(super) fn take_in_growth(&self, members: &mut Members) -> bool {
+        let count = self.log.partition_count();
+        let grown = members.partitions() < count as usize;
+        if grown {
+            members.grow(count);
+        }
+        grown
     }
 
     /// Settles a batch that ends here, and moves the placemark when the gapless prefix has grown. On return it is as
@@ -90,7 +101,7 @@ impl Subscription {
         metadata: Option<Metadata>,
     ) -> Result<Option<Commit<'_>>> {
         let floor = members.settles_to(partition, batch)?;
-        let metadata = self.group.metadata_at(partition, end, metadata, floor);
+        let metadata = members.ahead().settle(partition, end, metadata, floor);
         let side = self.store.side();
         let commit = match floor {
             Some(floor) => Some(side.commit(self.key(partition), floor, metadata)?),
@@ -111,7 +122,7 @@ impl Subscription {
         let noted = culprit.counts.then(|| side.note_trial(self.key(partition), |version| culprit.trial(version)));
         drop(members);
         self.log.signal().notify();
-        commit.map_or(Ok(()), |commit| commit.wait().map(|_| ()))?;
+        commit.map_or(Ok(()), Commit::wait)?;
         noted.map_or(Ok(()), |noted| noted.and_then(Noted::wait))
     }
 

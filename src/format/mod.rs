@@ -24,8 +24,8 @@ pub(crate) use log_file::LogFile;
 pub(crate) use manifest::{Manifest, ProducersMark, RecoveryPoint, SealedSegment, State};
 pub(crate) use producers::{KNOWN_LEN, Known, SnapshotReader, begin_snapshot, end_snapshot};
 pub(crate) use record::{
-    HeaderIter, RawRecord, RawValue, decode_record, decode_value, encode_record, encode_value, headers, record_len,
-    value_len, with_time,
+    HeaderIter, RawRecord, RawValue, decode_record, decode_value, encode_keyed, encode_record, encode_value, headers,
+    keyed_len, record_len, value_len, with_time,
 };
 pub(crate) use segment_header::{HeaderFault, SegmentHeader};
 pub(crate) use side::{Metadata, SideKey, SideValue, Trial};

@@ -95,6 +95,24 @@ pub(crate) fn encode_value(value: &[u8], delta: u32, out: &mut [u8]) -> usize {
     end
 }
 
+/// Bytes that a record of this key and value and nothing else takes.
+#[inline]
+pub(crate) fn keyed_len(key: &[u8], value: &[u8]) -> Result<usize> {
+    checked(RECORD_HEADER + 4 + key.len() + value.len())
+}
+
+/// The same for such a record.
+#[inline]
+pub(crate) fn encode_keyed(key: &[u8], value: &[u8], delta: u32, out: &mut [u8]) -> usize {
+    let flags = delta & DELTA | u32::from(FLAG_KEY) << 24;
+    let mut out = Out { bytes: out, at: 0 };
+    out.put(&(u64::from(short(value.len())) | u64::from(flags) << 32).to_le_bytes());
+    out.put(&short(key.len()).to_le_bytes());
+    out.put(key);
+    out.put(value);
+    out.at
+}
+
 fn encode_full(record: &Record<'_>, delta: u32, own_time: Option<Millis>, out: &mut [u8]) -> usize {
     let value = record.value_bytes();
     let key = record.key_bytes();

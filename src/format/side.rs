@@ -75,11 +75,17 @@ const TRIAL: u8 = 9;
 impl SideKey {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24);
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Adds it to `out`.
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
         let mut place = |kind: u8, group: GroupId, log: LogId, partition: u32| {
             out.push(kind);
-            put_varint(&mut out, u64::from(group.0));
-            put_varint(&mut out, u64::from(log.0));
-            put_varint(&mut out, u64::from(partition));
+            put_varint(out, u64::from(group.0));
+            put_varint(out, u64::from(log.0));
+            put_varint(out, u64::from(partition));
         };
         match self {
             Self::Placemark { group, log, partition } => place(PLACEMARK, *group, *log, *partition),
@@ -87,12 +93,12 @@ impl SideKey {
             Self::Trial { group, log, partition } => place(TRIAL, *group, *log, *partition),
             Self::Group { log, name } => {
                 out.push(GROUP);
-                put_varint(&mut out, u64::from(log.0));
+                put_varint(out, u64::from(log.0));
                 out.extend_from_slice(name.as_bytes());
             }
             Self::Producer { log, name } => {
                 out.push(PRODUCER);
-                put_varint(&mut out, u64::from(log.0));
+                put_varint(out, u64::from(log.0));
                 out.extend_from_slice(name.as_bytes());
             }
             Self::Log { name } => {
@@ -103,7 +109,6 @@ impl SideKey {
             Self::NextGroup => out.push(NEXT_GROUP),
             Self::NextProducer => out.push(NEXT_PRODUCER),
         }
-        out
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -140,26 +145,31 @@ fn name(fields: &mut Fields<'_>) -> Option<String> {
 impl SideValue {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Adds it to `out`.
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
         match self {
             Self::Placemark { offset, version, metadata } => {
-                put_varint(&mut out, *offset);
-                put_varint(&mut out, *version);
+                put_varint(out, *offset);
+                put_varint(out, *version);
                 if let Some(metadata) = metadata {
-                    put_bytes(&mut out, metadata);
+                    put_bytes(out, metadata);
                 }
             }
             Self::Producer(producer) => {
-                put_varint(&mut out, u64::from(producer.number));
-                put_varint(&mut out, u64::from(producer.epoch));
+                put_varint(out, u64::from(producer.number));
+                put_varint(out, u64::from(producer.epoch));
             }
             Self::Trial(Trial { offset, records, attempts, until, version }) => {
                 for number in [*offset, *records, *attempts, *until, *version] {
-                    put_varint(&mut out, number);
+                    put_varint(out, number);
                 }
             }
-            Self::Number(number) => put_varint(&mut out, *number),
+            Self::Number(number) => put_varint(out, *number),
         }
-        out
     }
 
     /// The value of a record with this key. Bytes behind what this version knows are left for later ones.

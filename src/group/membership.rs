@@ -8,13 +8,14 @@
 //! holds nothing up. Whatever makes its outcome stale (a hand-over, a seek, a pause, another fetch) makes `end_fetch`
 //! refuse it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::assignment::assign;
 use super::keyed::{Picked, Sight};
+use super::metadata::Ahead;
+use super::partitions::Partitions;
 use super::progress::{BatchId, Overtaken, Progress, Wanted};
 use crate::{Error, Result};
 
@@ -56,7 +57,7 @@ pub(crate) struct Fetch {
     /// The application is to be asked for the position first: see [`Group::loaded`].
     pub(crate) load: bool,
     /// What there is to choose from, where records of one key go one after the other.
-    pub(crate) sight: Option<Sight>,
+    pub(crate) sight: Option<Box<Sight>>,
     member: MemberId,
     number: u64,
 }
@@ -67,7 +68,7 @@ pub(crate) enum Fetched {
     /// Records, the last of them right before `end`; whoever gets them has until `deadline`.
     Records { end: u64, deadline: Option<Duration> },
     /// Records that were chosen from what was in sight, or none, when all of them have to wait.
-    Picked { picked: Picked, deadline: Option<Duration> },
+    Picked { picked: Box<Picked>, deadline: Option<Duration> },
     /// That there are no records before `end` any more.
     Gap { end: u64 },
 }
@@ -110,7 +111,7 @@ pub(crate) struct Delivered {
 #[derive(Debug)]
 struct Member {
     terms: Terms,
-    owned: BTreeSet<u32>,
+    owned: Partitions,
     /// The partition that was tried last: the next one has its turn.
     last: Option<u32>,
 }
@@ -170,6 +171,7 @@ impl Share {
     }
 
     /// Whether this member may be given something now.
+    #[inline]
     fn serves(&self, member: MemberId, terms: &Terms) -> bool {
         self.owner == Some(member)
             && self.heir == self.owner
@@ -197,9 +199,11 @@ pub(crate) struct Group {
     members: BTreeMap<MemberId, Member>,
     shares: Vec<Share>,
     /// The partitions where something waits to be delivered again.
-    dropped: BTreeSet<u32>,
+    dropped: Partitions,
     /// The partitions where something in flight has a deadline.
-    timed: BTreeSet<u32>,
+    timed: Partitions,
+    /// What was committed with batches that were settled above the floor.
+    ahead: Ahead,
     next_member: u64,
     next_fetch: u64,
 }
@@ -211,8 +215,9 @@ impl Group {
             generation: 0,
             members: BTreeMap::new(),
             shares: positions.into_iter().map(Share::new).collect(),
-            dropped: BTreeSet::new(),
-            timed: BTreeSet::new(),
+            dropped: Partitions::default(),
+            timed: Partitions::default(),
+            ahead: Ahead::default(),
             next_member: 0,
             next_fetch: 0,
         }
@@ -227,7 +232,7 @@ impl Group {
     pub(crate) fn join(&mut self, terms: impl Into<Terms>) -> MemberId {
         let id = MemberId(self.next_member);
         self.next_member += 1;
-        self.members.insert(id, Member { terms: terms.into(), owned: BTreeSet::new(), last: None });
+        self.members.insert(id, Member { terms: terms.into(), owned: Partitions::default(), last: None });
         self.rebalance();
         id
     }
@@ -235,8 +240,8 @@ impl Group {
     /// A member goes. Its batches in flight stay known, and their partitions wait for them.
     pub(crate) fn leave(&mut self, member: MemberId) {
         let Some(gone) = self.members.remove(&member) else { return };
-        for partition in gone.owned {
-            if let Some(share) = self.share_mut(partition) {
+        for partition in gone.owned.as_slice() {
+            if let Some(share) = self.share_mut(*partition) {
                 share.disown();
             }
         }
@@ -252,13 +257,14 @@ impl Group {
     }
 
     /// How many partitions are known.
+    #[inline]
     pub(crate) fn partitions(&self) -> usize {
         self.shares.len()
     }
 
     /// The partitions a member owns now, lowest first.
     pub(crate) fn owned(&self, member: MemberId) -> Vec<u32> {
-        self.members.get(&member).map(|member| member.owned.iter().copied().collect()).unwrap_or_default()
+        self.members.get(&member).map(|member| member.owned.as_slice().to_vec()).unwrap_or_default()
     }
 
     /// The members, in the order of joining.
@@ -269,7 +275,7 @@ impl Group {
             let waits = |share: &Share| share.heir == Some(*id) && !owns(share);
             Seen {
                 name: member.terms.name.clone(),
-                owned: member.owned.iter().copied().collect(),
+                owned: member.owned.as_slice().to_vec(),
                 awaited: shares().filter(|(_, share)| waits(share)).map(|(partition, _)| partition).collect(),
                 in_flight: self.in_flight_of(member),
             }
@@ -323,7 +329,7 @@ impl Group {
         let share = self.share_mut(partition)?;
         share.fetch = Some(number);
         share.unchanged = Some(number);
-        let sight = by_key.then(|| share.progress.sight());
+        let sight = by_key.then(|| Box::new(share.progress.sight()));
         let Wanted { from, until } = share.progress.next_fetch();
         Some(Fetch { partition, from, until, load: load && share.load, sight, member, number })
     }
@@ -356,7 +362,7 @@ impl Group {
             }
             Fetched::Picked { picked, deadline } => {
                 let now = if picked.open { Blocked::Until(picked.reached) } else { Blocked::Full };
-                let batch = share.progress.delivered_keyed(picked, deadline);
+                let batch = share.progress.delivered_keyed(*picked, deadline);
                 blocked = (batch.is_none() && share.unchanged == Some(fetch.number)).then_some(now);
                 (batch, None)
             }
@@ -369,6 +375,7 @@ impl Group {
     }
 
     /// Whether what a fetch reads could still be handed out.
+    #[inline]
     pub(crate) fn is_current(&self, fetch: &Fetch) -> bool {
         self.members.get(&fetch.member).filter(|member| self.has_room(member)).is_some_and(|member| {
             self.share(fetch.partition)
@@ -377,14 +384,15 @@ impl Group {
     }
 
     /// What [`settle`](Self::settle) would answer; changes nothing.
+    #[inline]
     pub(crate) fn settles_to(&self, partition: u32, batch: BatchId) -> Result<Option<u64>> {
-        self.share(partition).ok_or(Error::Fenced)?.progress.settles_to(batch)
+        self.share(partition).ok_or_else(|| Error::Fenced)?.progress.settles_to(batch)
     }
 
     /// A transaction is about to decide on a batch: until it is settled or dropped, hand-over waits for it whatever its
     /// deadline, and no seek fences it.
     pub(crate) fn commit_begins(&mut self, partition: u32, batch: BatchId) -> Result<()> {
-        self.share_mut(partition).ok_or(Error::Fenced)?.progress.commit_begins(batch)?;
+        self.share_mut(partition).ok_or_else(|| Error::Fenced)?.progress.commit_begins(batch)?;
         self.touched(partition);
         Ok(())
     }
@@ -392,9 +400,15 @@ impl Group {
     /// A batch has been processed. Answers the new floor if it moved; `Fenced`, with nothing changed, when the batch is
     /// no longer in flight: it was taken back, or fenced by a seek.
     pub(crate) fn settle(&mut self, partition: u32, batch: BatchId) -> Result<Option<u64>> {
-        let floor = self.share_mut(partition).ok_or(Error::Fenced)?.progress.settle(batch)?;
+        let floor = self.share_mut(partition).ok_or_else(|| Error::Fenced)?.progress.settle(batch)?;
         self.touched(partition);
         Ok(floor)
+    }
+
+    /// What was committed with batches that were settled above the floor.
+    #[inline]
+    pub(crate) fn ahead(&mut self) -> &mut Ahead {
+        &mut self.ahead
     }
 
     /// A batch was dropped unsettled: it is delivered again, if it was still in flight.
@@ -410,7 +424,7 @@ impl Group {
     /// A batch is given back from this offset on, to be delivered again. Answers whether it has anything left; if not, it
     /// is no longer in flight. `Fenced`, with nothing changed, when it was not.
     pub(crate) fn give_back(&mut self, partition: u32, batch: BatchId, from: u64) -> Result<bool> {
-        let share = self.share_mut(partition).ok_or(Error::Fenced)?;
+        let share = self.share_mut(partition).ok_or_else(|| Error::Fenced)?;
         let left = share.progress.give_back(batch, from)?;
         share.load = true;
         self.touched(partition);
@@ -420,8 +434,13 @@ impl Group {
     /// Takes back the batches whose deadline has come. Answers whether there were any.
     pub(crate) fn expire(&mut self, now: Duration) -> bool {
         let late = |share: &Share| share.progress.next_deadline().is_some_and(|deadline| deadline <= now);
-        let due: Vec<u32> =
-            self.timed.iter().copied().filter(|partition| self.share(*partition).is_some_and(late)).collect();
+        let due: Vec<u32> = self
+            .timed
+            .as_slice()
+            .iter()
+            .copied()
+            .filter(|partition| self.share(*partition).is_some_and(late))
+            .collect();
         for partition in &due {
             if let Some(share) = self.share_mut(*partition) {
                 share.progress.expire(now);
@@ -434,14 +453,14 @@ impl Group {
 
     /// When the next batch is to be taken back.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.timed.iter().filter_map(|partition| self.share(*partition)?.progress.next_deadline()).min()
+        self.timed.as_slice().iter().filter_map(|partition| self.share(*partition)?.progress.next_deadline()).min()
     }
 
     /// Lets a partition go on at another position. `Fenced` when it is not this member's.
     ///
     /// Batches in flight from before can still be settled in the modes that may repeat, and are fenced in the others.
     pub(crate) fn seek(&mut self, member: MemberId, partition: u32, to: u64) -> Result<()> {
-        let overtaken = self.members.get(&member).ok_or(Error::Fenced)?.terms.mode.overtaken();
+        let overtaken = self.members.get(&member).ok_or_else(|| Error::Fenced)?.terms.mode.overtaken();
         let share = self.owned_mut(member, partition)?;
         share.progress.seek(to, overtaken);
         share.fetch = None;
@@ -472,18 +491,21 @@ impl Group {
         }
     }
 
+    #[inline]
     fn share(&self, partition: u32) -> Option<&Share> {
         self.shares.get(partition as usize)
     }
 
+    #[inline]
     fn share_mut(&mut self, partition: u32) -> Option<&mut Share> {
         self.shares.get_mut(partition as usize)
     }
 
     fn owned_mut(&mut self, member: MemberId, partition: u32) -> Result<&mut Share> {
-        self.share_mut(partition).filter(|share| share.owner == Some(member)).ok_or(Error::Fenced)
+        self.share_mut(partition).filter(|share| share.owner == Some(member)).ok_or_else(|| Error::Fenced)
     }
 
+    #[inline]
     fn current(&mut self, fetch: &Fetch) -> Option<&mut Share> {
         if self.is_current(fetch) { self.share_mut(fetch.partition) } else { None }
     }
@@ -496,8 +518,13 @@ impl Group {
         }
         let serves = |partition: u32| self.share(partition).filter(|share| share.serves(id, &member.terms));
         let free = |share: &Share| !member.terms.by_key || share.blocked.is_none();
-        in_turn(&self.dropped, member.last).find(|partition| serves(*partition).is_some_and(free)).or_else(|| {
-            in_turn(&member.owned, member.last).find(|partition| {
+        let dropped = if self.dropped.as_slice().is_empty() {
+            None
+        } else {
+            self.dropped.in_turn(member.last).find(|partition| serves(*partition).is_some_and(free))
+        };
+        dropped.or_else(|| {
+            member.owned.in_turn(member.last).find(|partition| {
                 serves(*partition).is_some_and(|share| match share.blocked.filter(|_| member.terms.by_key) {
                     Some(Blocked::Full) => false,
                     Some(Blocked::Until(end)) => ready(*partition, end),
@@ -510,6 +537,7 @@ impl Group {
     }
 
     /// Whether a member may have one more batch in flight.
+    #[inline]
     fn has_room(&self, member: &Member) -> bool {
         member.terms.max_in_flight == usize::MAX || self.in_flight_of(member) < member.terms.max_in_flight
     }
@@ -517,7 +545,7 @@ impl Group {
     /// Batches in flight of the partitions that a member owns: all of them are its own.
     fn in_flight_of(&self, member: &Member) -> usize {
         let in_flight = |partition: &u32| self.share(*partition).map_or(0, |share| share.progress.in_flight());
-        member.owned.iter().map(in_flight).sum()
+        member.owned.as_slice().iter().map(in_flight).sum()
     }
 
     fn rebalance(&mut self) {
@@ -531,23 +559,25 @@ impl Group {
     }
 
     /// Draws the consequences of what has changed in a partition.
+    #[inline]
     fn touched(&mut self, partition: u32) {
         let Some(share) = self.shares.get_mut(partition as usize) else { return };
         share.blocked = None;
         share.unchanged = None;
-        keep(&mut self.dropped, partition, share.progress.has_dropped());
-        keep(&mut self.timed, partition, share.progress.next_deadline().is_some());
+        self.dropped.keep(partition, share.progress.has_dropped());
+        self.timed.keep(partition, share.progress.next_deadline().is_some());
         hand_over(partition, share, &mut self.members);
     }
 }
 
 /// Gives a partition to its heir, if that is another than its owner and nothing is in flight.
+#[inline]
 fn hand_over(partition: u32, share: &mut Share, members: &mut BTreeMap<MemberId, Member>) {
     if share.owner == share.heir || !share.progress.is_idle() {
         return;
     }
     if let Some(owner) = share.owner.and_then(|owner| members.get_mut(&owner)) {
-        owner.owned.remove(&partition);
+        owner.owned.remove(partition);
     }
     share.disown();
     if let Some(heir) = share.heir.and_then(|heir| members.get_mut(&heir)) {
@@ -555,21 +585,6 @@ fn hand_over(partition: u32, share: &mut Share, members: &mut BTreeMap<MemberId,
         share.owner = share.heir;
         share.load = true;
     }
-}
-
-fn keep(set: &mut BTreeSet<u32>, partition: u32, wanted: bool) {
-    if wanted {
-        set.insert(partition);
-    } else {
-        set.remove(&partition);
-    }
-}
-
-/// The partitions that follow the last one, then the others up to and including it.
-fn in_turn(partitions: &BTreeSet<u32>, last: Option<u32>) -> impl Iterator<Item = u32> {
-    let after = last.map_or(Unbounded, Excluded);
-    let rest = last.map(|last| partitions.range(..=last));
-    partitions.range((after, Unbounded)).chain(rest.into_iter().flatten()).copied()
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod assignment;
 mod keyed;
 mod membership;
+mod metadata;
+mod partitions;
 mod progress;
 mod ranges;
 mod registry;

@@ -12,11 +12,12 @@
 //! its reading began, not at its first record, and so covers the gaps that compaction leaves; ranges therefore always
 //! meet, and the floor moves over a gap only together with the batch that stepped over it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::keyed::{Picked, Sight};
+use super::keyed::{Hashed, Picked, Sight};
 use super::ranges::Ranges;
 use crate::broken::broken;
 use crate::{Error, Result};
@@ -79,7 +80,8 @@ pub(crate) struct Progress {
     dropped: Ranges,
     /// To be delivered once their keys are free.
     held: Ranges,
-    in_flight: BTreeMap<BatchId, InFlight>,
+    /// By numbers that need no hash. Its memory is used again, so that a batch takes none.
+    in_flight: HashMap<BatchId, InFlight, BuildHasherDefault<Hashed>>,
     /// The batches in flight that have a deadline and can be taken back.
     deadlines: BTreeSet<(Duration, BatchId)>,
     next_batch: u64,
@@ -94,7 +96,7 @@ impl Progress {
             settled: Ranges::default(),
             dropped: Ranges::default(),
             held: Ranges::default(),
-            in_flight: BTreeMap::new(),
+            in_flight: HashMap::default(),
             deadlines: BTreeSet::new(),
             next_batch: 0,
         }
@@ -107,11 +109,13 @@ impl Progress {
     }
 
     /// The next offset to be delivered.
+    #[inline]
     pub(crate) fn position(&self) -> u64 {
         self.next_fetch().from
     }
 
     /// What to deliver next: the lowest dropped range, then the lowest that was held back, then what was never delivered.
+    #[inline]
     pub(crate) fn next_fetch(&self) -> Wanted {
         self.dropped.first().or_else(|| self.held.first()).map_or(
             Wanted { from: self.frontier, until: None },
@@ -133,11 +137,13 @@ impl Progress {
     }
 
     /// Whether something waits to be delivered again.
+    #[inline]
     pub(crate) fn has_dropped(&self) -> bool {
         !self.dropped.is_empty()
     }
 
     /// Whether nothing is in flight.
+    #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -149,6 +155,7 @@ impl Progress {
 
     /// A batch was handed out. Its range begins where [`next_fetch`](Self::next_fetch) said, and ends behind its last
     /// record, at the latest where a dropped range ends.
+    #[inline]
     pub(crate) fn delivered(&mut self, range: Range<u64>, deadline: Option<Duration>) -> BatchId {
         self.step_over(&range);
         self.sent(Pieces { first: range, others: Vec::new() }, Vec::new(), deadline)
@@ -173,6 +180,7 @@ impl Progress {
         Some(self.sent(Pieces { first, others: pieces.collect() }, keys, deadline))
     }
 
+    #[inline]
     fn sent(&mut self, pieces: Pieces, keys: Vec<u64>, deadline: Option<Duration>) -> BatchId {
         let id = BatchId(self.next_batch);
         self.next_batch += 1;
@@ -192,8 +200,9 @@ impl Progress {
 
     /// The floor that settling a batch would lead to, if that moves it. Changes nothing, so that a placemark can be
     /// written before anything depends on it.
+    #[inline]
     pub(crate) fn settles_to(&self, id: BatchId) -> Result<Option<u64>> {
-        let batch = self.in_flight.get(&id).ok_or(Error::Fenced)?;
+        let batch = self.in_flight.get(&id).ok_or_else(|| Error::Fenced)?;
         if !batch.counts() {
             return Ok(None);
         }
@@ -210,7 +219,7 @@ impl Progress {
     /// From here on the batch is neither taken back by a deadline nor fenced by a seek, until it is settled or
     /// dropped: a transaction is about to decide on it.
     pub(crate) fn commit_begins(&mut self, id: BatchId) -> Result<()> {
-        let batch = self.in_flight.get_mut(&id).ok_or(Error::Fenced)?;
+        let batch = self.in_flight.get_mut(&id).ok_or_else(|| Error::Fenced)?;
         batch.committing = true;
         if let Some(deadline) = batch.deadline.take() {
             self.deadlines.remove(&(deadline, id));
@@ -219,8 +228,9 @@ impl Progress {
     }
 
     /// A batch has been processed. Answers the new floor if it moved; `Fenced` when the batch is not in flight.
+    #[inline]
     pub(crate) fn settle(&mut self, id: BatchId) -> Result<Option<u64>> {
-        let batch = self.take(id).ok_or(Error::Fenced)?;
+        let batch = self.take(id).ok_or_else(|| Error::Fenced)?;
         let before = self.floor;
         if batch.counts() {
             for piece in batch.pieces.iter() {
@@ -242,7 +252,7 @@ impl Progress {
 
     /// A batch was given back unprocessed from this offset on. Answers whether anything of it is still in flight.
     pub(crate) fn give_back(&mut self, id: BatchId, from: u64) -> Result<bool> {
-        let batch = self.in_flight.get_mut(&id).ok_or(Error::Fenced)?;
+        let batch = self.in_flight.get_mut(&id).ok_or_else(|| Error::Fenced)?;
         let (mut kept, mut back) = (Vec::new(), Vec::new());
         for piece in batch.pieces.iter() {
             if piece.start < from {
@@ -276,6 +286,7 @@ impl Progress {
     }
 
     /// When the next batch is to be taken back.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
@@ -296,6 +307,7 @@ impl Progress {
         }
     }
 
+    #[inline]
     fn step_over(&mut self, range: &Range<u64>) {
         debug_assert!(range.start < range.end, "a range that was read is not empty");
         debug_assert!(range.start <= self.frontier, "reading began at a position that was wanted");
@@ -305,6 +317,7 @@ impl Progress {
     }
 
     /// Counts a range as settled, as far as it lies above the floor.
+    #[inline]
     fn count(&mut self, range: Range<u64>) -> Option<u64> {
         if range.end <= self.floor {
             return None;
@@ -317,6 +330,7 @@ impl Progress {
         Some(self.floor)
     }
 
+    #[inline]
     fn take(&mut self, id: BatchId) -> Option<InFlight> {
         let batch = self.in_flight.remove(&id)?;
         if let Some(deadline) = batch.deadline {

@@ -8,6 +8,7 @@ use std::ops::Range;
 pub(crate) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -17,6 +18,7 @@ impl Ranges {
     }
 
     /// The range that begins lowest.
+    #[inline]
     pub(crate) fn first(&self) -> Option<Range<u64>> {
         self.0.first_key_value().map(|(&start, &end)| start..end)
     }
@@ -63,12 +65,14 @@ impl Ranges {
     }
 
     /// The first offset at or after `from` that is not in the set.
+    #[inline]
     pub(crate) fn reach(&self, from: u64) -> u64 {
         let before = self.0.range(..=from).next_back();
         before.map_or(from, |(_, &end)| end.max(from))
     }
 
     /// Takes out every range that begins at or below `from` and says how far they reach, as [`reach`](Self::reach).
+    #[inline]
     pub(crate) fn absorb(&mut self, from: u64) -> u64 {
         let mut at = from;
         while let Some(first) = self.0.first_entry()

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::format::Metadata;
 use crate::group::Group;
 use crate::partition::lock;
 use crate::storage::Stopwatch;
@@ -19,9 +18,6 @@ pub(crate) struct GroupState {
     /// Who reads what, and how far. Locks of the side log are taken under it, none of a partition's.
     members: Mutex<Group>,
     clock: Stopwatch,
-    /// Batches that were settled above the floor, and what was committed with each, by partition and end. Changed under the
-    /// lock of the members, as `reasons` are not.
-    ahead: Mutex<BTreeMap<(u32, u64), Option<Metadata>>>,
     /// Why a record failed last, by partition, where attempts are counted. Held for moments.
     reasons: Mutex<BTreeMap<u32, (u64, String)>>,
 }
@@ -33,43 +29,13 @@ impl GroupState {
             name: name.to_owned(),
             members: Mutex::new(Group::new(floors)),
             clock: Stopwatch::start(),
-            ahead: Mutex::default(),
             reasons: Mutex::default(),
         }
     }
 
+    #[inline]
     pub(crate) fn members(&self) -> MutexGuard<'_, Group> {
         lock(&self.members)
-    }
-
-    /// The metadata for the placemark once a batch is settled that ends here, if the floor moves: those of the last batch
-    /// below it. Behind that batch are no records then, only offsets that have none. What a batch above the floor has is
-    /// kept until the floor comes there.
-    pub(crate) fn metadata_at(
-        &self,
-        partition: u32,
-        end: u64,
-        metadata: Option<Metadata>,
-        floor: Option<u64>,
-    ) -> Option<Metadata> {
-        let mut ahead = lock(&self.ahead);
-        let below = (partition, 0)..=(partition, floor.unwrap_or(0));
-        if floor.is_some_and(|floor| end <= floor) && ahead.range(below.clone()).all(|((_, other), _)| *other < end) {
-            ahead.retain(|at, _| !below.contains(at));
-            return metadata;
-        }
-        ahead.insert((partition, end), metadata);
-        floor?;
-        let mut last = None;
-        while let Some(at) = ahead.range(below.clone()).next().map(|(at, _)| *at) {
-            last = ahead.remove(&at);
-        }
-        last.flatten()
-    }
-
-    /// Forgets what was settled above the floor: it is read again.
-    pub(crate) fn forget_ahead(&self, partition: u32) {
-        lock(&self.ahead).retain(|(of, _), _| *of != partition);
     }
 
     /// Notes why a record has failed.

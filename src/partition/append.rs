@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use crate::format::{MAX_FRAME_RECORDS, encode_record, encode_value, frame_len, record_len, value_len};
+use crate::format::{
+    MAX_FRAME_RECORDS, encode_keyed, encode_record, encode_value, frame_len, keyed_len, record_len, value_len,
+};
 use crate::partition::background::Chore;
 use crate::partition::roll::Next;
 use crate::partition::{Appender, Author, PartitionCore, lock};
@@ -29,6 +31,14 @@ pub(crate) struct Appended {
     pub(crate) base: u64,
     pub(crate) end: u64,
     durability: Durability,
+}
+
+impl Appended {
+    /// Whether it is as durable as it should be by now: nothing is to be waited for.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.durability != Durability::Sync
+    }
 }
 
 impl PartitionCore {
@@ -64,6 +74,18 @@ impl PartitionCore {
     #[inline]
     pub(crate) fn append_unsynced(self: &Arc<Self>, record: &Record<'_>) -> Result<Appended> {
         self.append_one(record, None)
+    }
+
+    /// The same for a record of this key, value and time and nothing else.
+    #[inline]
+    pub(crate) fn append_keyed(self: &Arc<Self>, key: &[u8], value: &[u8], time: Millis) -> Result<Appended> {
+        let bytes = keyed_len(key, value)?;
+        let placed = Placed { count: 1, span: 1, timestamp: time, producer: None };
+        self.write_frame(bytes, bytes, &placed, None, |frame| {
+            if let Some(space) = frame.get_mut(frame_len(0, false)..) {
+                encode_keyed(key, value, 0, space);
+            }
+        })
     }
 
     /// Appends one record, by a producer or by anyone, without waiting.

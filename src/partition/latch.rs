@@ -57,6 +57,7 @@ impl Latch {
 
 /// Locks. No code of an application runs under a lock of this crate, and our own does not panic there, so that a
 /// poisoned lock can only come from a failed assertion of a test; its data is as good as ever.
+#[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -79,6 +79,7 @@ impl PartitionCore {
             closed: AtomicBool::new(false),
             readable: AtomicU64::new(extent.end),
             durable: AtomicU64::new(extent.end),
+            start: AtomicU64::new(segments.first().map_or(0, |segment| segment.base)),
             segments: RwLock::new(Arc::new(segments)),
             appender: Mutex::new(Appender {
                 writer: None,

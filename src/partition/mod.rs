@@ -101,6 +101,8 @@ pub(crate) struct PartitionCore {
     durable: AtomicU64,
     /// Protects the list's pointer only.
     segments: RwLock<Segments>,
+    /// The first offset of the list, for who wants no more than that.
+    start: AtomicU64,
     manifest: Mutex<Manifest>,
     appender: Mutex<Appender>,
     leader: Leader,
@@ -133,6 +135,7 @@ struct Appender {
 
 impl Appender {
     /// How many full segments are to be sealed now.
+    #[inline]
     fn to_seal(&self) -> usize {
         self.rolled.len().saturating_sub(self.settings.unsealed)
     }
@@ -152,11 +155,13 @@ impl PartitionCore {
     }
 
     /// The first offset that is kept.
+    #[inline]
     pub(crate) fn start(&self) -> u64 {
-        self.segments().first().map_or(0, |segment| segment.base)
+        self.start.load(Ordering::Acquire)
     }
 
     /// The next offset to be assigned, of those that are readable.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.readable.load(Ordering::SeqCst)
     }
@@ -225,18 +230,22 @@ impl PartitionCore {
         let mut slot = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut list = slot.as_ref().clone();
         change(&mut list);
+        let start = list.first().map_or(0, |segment| segment.base);
         *slot = Arc::new(list);
+        self.start.store(start, Ordering::Release);
     }
 
     fn now(&self) -> Millis {
         Millis(self.env.storage.now())
     }
 
+    #[inline]
     fn lock_appender(&self) -> MutexGuard<'_, Appender> {
         lock(&self.appender)
     }
 
     /// Lets readers see what the writer has stored, and wakes those who wait. Under the append lock.
+    #[inline]
     fn publish(&self, appender: &Appender) {
         if let Some(writer) = &appender.writer {
             writer.segment.set_readable(writer.pos());

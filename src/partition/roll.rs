@@ -1,6 +1,6 @@
 //! From a full segment to a sealed one, and the manifest that tells them apart.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::broken::broken;
 use crate::error::At;
@@ -33,14 +33,19 @@ impl PartitionCore {
     ///
     /// A crash before the new file's name is durable leaves the old segment alone, and nothing in the new one has been
     /// promised: the first sync that covers a frame in it syncs the old segment and the directory first.
-    pub(super) fn roll_locked(&self, appender: &mut Appender, next: Next) -> Result<()> {
+    pub(super) fn roll_locked(self: &Arc<Self>, appender: &mut Appender, next: Next) -> Result<()> {
         let Some(writer) = &appender.writer else { return Ok(()) };
         if writer.is_empty() {
             return self.widen(appender);
         }
         let shape = self.shape(appender);
         let created = self.now();
-        let next = Writer::create(&shape, appender.next, created, next == Next::Filled)?;
+        let filled = next == Next::Filled;
+        let mut next = Writer::create(&shape, appender.next, created, filled)?;
+        if filled && next.follows(&writer.segment) {
+            let chore: Weak<Self> = Arc::downgrade(self);
+            self.env.background.ask(chore);
+        }
         let segment = Arc::clone(&next.segment);
         if let Some(full) = appender.writer.replace(next) {
             appender.rolled.push(full.finish());

@@ -4,8 +4,9 @@
 //! where everything is looked up. A change is appended first and shown when that has succeeded, so that a change that
 //! failed changes nothing.
 //!
-//! Three locks, taken in this order: `running` (over a compaction), `order` (over an append and what the table takes in of
-//! it, so that the order of records is the order of versions), `table` (for moments).
+//! Three locks, taken in this order: `running` (over a compaction), `rare` (over a change of what is rare, and a sync that it
+//! waits for, so that no compaction begins between its append and its showing), `table` (for moments, and over the append of
+//! a placemark, so that the order of its records is that of its versions).
 
 mod catalog;
 mod table;
@@ -21,13 +22,13 @@ use crate::format::{DecidedPlacemark, Ident, Metadata, SideKey, SideValue, Trial
 use crate::partition::{Appended, Env, Floor, PartitionCore, Settings, lock};
 use crate::record::Record;
 use crate::storage::Signal;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{GroupId, LogId, Millis, ProducerId};
 use crate::{Durability, Error, Result};
 
 pub(crate) use table::{Placemark, PlacemarkKey};
 
-use table::Table;
+use table::{Buffers, Table};
 use upkeep::Upkeep;
 
 /// Size of its segments. Small, so that compaction, which leaves the active one alone, leaves little.
@@ -45,8 +46,8 @@ const PER_FRAME: usize = 1000;
 pub(crate) struct SideLog {
     me: Weak<Self>,
     partition: Arc<PartitionCore>,
-    /// Held over an append and the changes of the table that belong to it.
-    order: Mutex<()>,
+    /// Held over an append and the changes of the table that belong to it, but for placemarks and trials.
+    rare: Mutex<()>,
     table: Mutex<Table>,
     upkeep: Upkeep,
 }
@@ -65,17 +66,20 @@ pub(crate) struct KnownGroup {
 pub(crate) struct Commit<'a> {
     side: &'a SideLog,
     key: PlacemarkKey,
-    placemark: Placemark,
+    /// `None` when it is shown already, since nothing is to be waited for.
+    placemark: Option<Placemark>,
     appended: Appended,
 }
 
 impl Commit<'_> {
     /// Waits as the store's durability says, then shows the placemark.
-    pub(crate) fn wait(self) -> Result<Placemark> {
-        self.side.partition.settle(&self.appended)?;
-        lock(&self.side.table).show(self.key, &self.placemark);
+    pub(crate) fn wait(self) -> Result<()> {
+        if let Some(placemark) = self.placemark {
+            self.side.partition.settle(&self.appended)?;
+            lock(&self.side.table).show(self.key, placemark);
+        }
         self.side.keep_small();
-        Ok(self.placemark)
+        Ok(())
     }
 }
 
@@ -134,7 +138,7 @@ impl SideLog {
         Ok(Arc::new_cyclic(|me| Self {
             me: me.clone(),
             partition,
-            order: Mutex::default(),
+            rare: Mutex::default(),
             table: Mutex::new(table),
             upkeep,
         }))
@@ -152,22 +156,30 @@ impl SideLog {
 
     /// Writes a placemark, to be waited for. `Fenced` when its group, or its log, has been deleted.
     pub(crate) fn commit(&self, key: PlacemarkKey, offset: u64, metadata: Option<Metadata>) -> Result<Commit<'_>> {
-        let _order = lock(&self.order);
-        let version = self.with_group(key, |table| table.assign(key))?;
+        let mut table = lock(&self.table);
+        let Some((slot, buffers)) = table.slot_of_group(key) else { return Err(self.fenced(table)) };
+        let version = slot.assign();
         let placemark = Placemark { offset, version, committed_at: self.now(), metadata };
-        let appended = self.write(key, &placemark)?;
-        lock(&self.table).wrote(key, version, appended.base);
-        Ok(Commit { side: self, key, placemark, appended })
+        let appended = self.write(buffers, key, &placemark)?;
+        slot.wrote(version, appended.base);
+        if appended.is_settled() {
+            slot.show(placemark);
+            return Ok(Commit { side: self, key, placemark: None, appended });
+        }
+        Ok(Commit { side: self, key, placemark: Some(placemark), appended })
     }
 
     /// Writes what is tried next in a partition, to be waited for; `trial` makes it, knowing the version of the placemark.
     /// `Fenced` when its group, or its log, has been deleted.
     pub(crate) fn note_trial(&self, key: PlacemarkKey, trial: impl FnOnce(u64) -> Trial) -> Result<Noted<'_>> {
-        let _order = lock(&self.order);
-        let trial = self.with_group(key, |table| trial(table.version(key)))?;
+        let mut table = lock(&self.table);
+        if !table.has_group(key) {
+            return Err(self.fenced(table));
+        }
+        let trial = trial(table.version(key));
         let side_key = SideKey::Trial { group: key.group, log: key.log, partition: key.partition };
-        let appended = self.write_value(&side_key, &SideValue::Trial(trial))?;
-        lock(&self.table).tries(key, trial, appended.base);
+        let appended = self.write_value(&mut table.buffers, &side_key, &SideValue::Trial(trial), self.now())?;
+        table.tries(key, trial, appended.base);
         Ok(Noted { side: self, appended })
     }
 
@@ -177,15 +189,11 @@ impl SideLog {
         (table.trial(key), table.version(key))
     }
 
-    /// Looks at the table for a change of what is a group's, which must be there.
-    fn with_group<T>(&self, key: PlacemarkKey, look: impl FnOnce(&mut Table) -> T) -> Result<T> {
-        let mut table = lock(&self.table);
-        if table.catalog.owner(key.group) == Some(key.log) {
-            return Ok(look(&mut table));
-        }
+    /// Why nothing is changed for a group that is not there any more.
+    #[cold]
+    fn fenced(&self, table: MutexGuard<'_, Table>) -> Error {
         drop(table);
-        self.partition.check_usable()?;
-        Err(Error::Fenced)
+        self.partition.check_usable().err().unwrap_or(Error::Fenced)
     }
 
     /// Takes in a placemark that a transaction has decided, now or before this opening. It counts if it is newer than
@@ -193,21 +201,15 @@ impl SideLog {
     pub(crate) fn decided(&self, decided: &DecidedPlacemark) -> Result<()> {
         let key = PlacemarkKey { group: decided.group, log: decided.log, partition: decided.partition };
         let DecidedPlacemark { offset, version, ref metadata, .. } = *decided;
-        let placemark = Placemark { offset, version, committed_at: self.now(), metadata: metadata.clone() };
         {
-            let _order = lock(&self.order);
-            let (known, newer) = {
-                let table = lock(&self.table);
-                (table.catalog.owner(key.group) == Some(key.log), table.is_newer(key, placemark.version))
-            };
-            if !known {
-                return Ok(());
+            let mut table = lock(&self.table);
+            let Some((slot, buffers)) = table.slot_of_group(key) else { return Ok(()) };
+            let placemark = Placemark { offset, version, committed_at: self.now(), metadata: metadata.clone() };
+            if slot.is_older_than(version) {
+                let appended = self.write(buffers, key, &placemark)?;
+                slot.wrote(version, appended.base);
             }
-            if newer {
-                let appended = self.write(key, &placemark)?;
-                lock(&self.table).wrote(key, version, appended.base);
-            }
-            lock(&self.table).show(key, &placemark);
+            slot.show(placemark);
         }
         self.keep_small();
         Ok(())
@@ -218,17 +220,21 @@ impl SideLog {
         lock(&self.table).assign(key)
     }
 
-    /// Appends a placemark's record, under `order`.
-    fn write(&self, key: PlacemarkKey, placemark: &Placemark) -> Result<Appended> {
+    /// Appends a placemark's record, under the lock of the table.
+    fn write(&self, buffers: &mut Buffers, key: PlacemarkKey, placemark: &Placemark) -> Result<Appended> {
         let key = SideKey::Placemark { group: key.group, log: key.log, partition: key.partition };
-        self.write_value(&key, &placemark.value(placemark.version))
+        self.write_value(buffers, &key, &placemark.value(placemark.version), placemark.committed_at)
     }
 
-    /// Appends a record, under `order`.
-    fn write_value(&self, key: &SideKey, value: &SideValue) -> Result<Appended> {
-        let (key, value) = (key.encode(), value.encode());
-        self.upkeep.added(key.len(), value.len());
-        self.partition.append_unsynced(&Record::new(&value).key(&key))
+    /// Appends a record, under the lock of the table.
+    fn write_value(&self, buffers: &mut Buffers, key: &SideKey, value: &SideValue, now: Millis) -> Result<Appended> {
+        let Buffers { key: key_bytes, value: value_bytes } = buffers;
+        key_bytes.clear();
+        value_bytes.clear();
+        key.encode_to(key_bytes);
+        value.encode_to(value_bytes);
+        self.upkeep.added(key_bytes.len(), value_bytes.len());
+        self.partition.append_keyed(key_bytes, value_bytes, now)
     }
 
     /// Where a group starts in a partition in which it has no placemark.
@@ -457,7 +463,7 @@ impl SideLog {
     /// offset behind them.
     fn change(&self, plan: impl FnOnce(&Table) -> Result<Vec<Change>>) -> Result<u64> {
         let end = {
-            let _order = lock(&self.order);
+            let _rare = lock(&self.rare);
             self.partition.check_usable()?;
             let changes = plan(&lock(&self.table))?;
             let mut end = self.partition.written_end();

@@ -35,8 +35,9 @@ impl Placemark {
     }
 }
 
+/// What is known of one placemark.
 #[derive(Debug, Clone)]
-struct Slot {
+pub(super) struct Slot {
     /// What was committed last; its version is 0 as long as nothing was.
     shown: Placemark,
     /// The highest version that was given out.
@@ -55,9 +56,30 @@ impl Slot {
         record: 0,
     };
 
-    fn show(&mut self, placemark: &Placemark) {
+    /// The version that the next commit has.
+    pub(super) fn assign(&mut self) -> u64 {
+        self.assigned += 1;
+        self.assigned
+    }
+
+    /// Whether a version is newer than all that have a record.
+    pub(super) fn is_older_than(&self, version: u64) -> bool {
+        version > self.written || broken("versions ignored")
+    }
+
+    /// A placemark has been written, which does not show it yet.
+    pub(super) fn wrote(&mut self, version: u64, record: u64) {
+        self.assigned = self.assigned.max(version);
+        if version > self.written {
+            self.written = version;
+            self.record = record;
+        }
+    }
+
+    /// A placemark is as durable as it is to be.
+    pub(super) fn show(&mut self, placemark: Placemark) {
         if placemark.version > self.shown.version || broken("versions ignored") {
-            self.shown = placemark.clone();
+            self.shown = placemark;
         }
     }
 }
@@ -77,13 +99,21 @@ struct Tried {
     record: u64,
 }
 
-/// The state. Changed under the lock that orders the records.
+/// A record as it is appended, in memory that is used again.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// The state.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     placemarks: BTreeMap<PlacemarkKey, Slot>,
     starts: BTreeMap<PlacemarkKey, Start>,
     trials: BTreeMap<PlacemarkKey, Tried>,
     pub(super) catalog: Catalog,
+    pub(super) buffers: Buffers,
 }
 
 impl Table {
@@ -104,8 +134,9 @@ impl Table {
             ) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
                 let placemark = Placemark { offset, version, committed_at: time, metadata };
-                self.wrote(key, version, record);
-                self.show(key, &placemark);
+                let slot = self.slot(key);
+                slot.wrote(version, record);
+                slot.show(placemark);
             }
             (SideKey::Start { group, log, partition }, Some(SideValue::Number(offset))) => {
                 let key = PlacemarkKey { group: *group, log: *log, partition: *partition };
@@ -171,28 +202,26 @@ impl Table {
 
     /// The version that the next commit of a key has.
     pub(super) fn assign(&mut self, key: PlacemarkKey) -> u64 {
-        let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
-        slot.assigned += 1;
-        slot.assigned
+        self.slot(key).assign()
     }
 
-    /// Whether a version is newer than all that have a record.
-    pub(super) fn is_newer(&self, key: PlacemarkKey, version: u64) -> bool {
-        self.placemarks.get(&key).is_none_or(|slot| version > slot.written || broken("versions ignored"))
+    /// What is known of the placemark of a group, and memory to write it; `None` when there is no such group on the log
+    /// any more.
+    pub(super) fn slot_of_group(&mut self, key: PlacemarkKey) -> Option<(&mut Slot, &mut Buffers)> {
+        self.has_group(key).then(|| (self.placemarks.entry(key).or_insert(Slot::EMPTY), &mut self.buffers))
     }
 
-    /// A placemark has been written, which does not show it yet.
-    pub(super) fn wrote(&mut self, key: PlacemarkKey, version: u64, record: u64) {
-        let slot = self.placemarks.entry(key).or_insert(Slot::EMPTY);
-        slot.assigned = slot.assigned.max(version);
-        if version > slot.written {
-            slot.written = version;
-            slot.record = record;
-        }
+    /// Whether the group is there, on that log.
+    pub(super) fn has_group(&self, key: PlacemarkKey) -> bool {
+        self.catalog.owner(key.group) == Some(key.log)
+    }
+
+    fn slot(&mut self, key: PlacemarkKey) -> &mut Slot {
+        self.placemarks.entry(key).or_insert(Slot::EMPTY)
     }
 
     /// A placemark is as durable as it is to be. One whose key was removed meanwhile stays removed.
-    pub(super) fn show(&mut self, key: PlacemarkKey, placemark: &Placemark) {
+    pub(super) fn show(&mut self, key: PlacemarkKey, placemark: Placemark) {
         if let Some(slot) = self.placemarks.get_mut(&key) {
             slot.show(placemark);
         }

@@ -24,7 +24,7 @@ const AROUND: u64 = 28 + 8 + 4 + 7;
 pub(super) struct Upkeep {
     /// Held over a compaction. Taken before every other lock of the side log, or not at all.
     pub(super) running: Mutex<()>,
-    /// Estimate of the bytes on disk.
+    /// Estimate of the bytes on disk. Changed under the lock of the table.
     size: AtomicU64,
     /// What of that the last compaction left.
     left: AtomicU64,
@@ -33,8 +33,9 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
+    /// Under the lock of the table, as every change of the size.
     pub(super) fn added(&self, key: usize, value: usize) {
-        self.size.fetch_add((key + value) as u64 + AROUND, Ordering::Relaxed);
+        self.size.store(self.size() + (key + value) as u64 + AROUND, Ordering::Relaxed);
     }
 
     fn size(&self) -> u64 {
@@ -57,7 +58,7 @@ impl Upkeep {
 
     /// Of what took `before` when a compaction began, `left` is left. More may have been added since.
     fn compacted(&self, before: u64, left: u64) {
-        self.size.fetch_add(left.wrapping_sub(before), Ordering::Relaxed);
+        self.size.store(self.size().saturating_sub(before) + left, Ordering::Relaxed);
         self.left.store(left, Ordering::Relaxed);
     }
 }
@@ -122,12 +123,13 @@ impl SideLog {
     pub(super) fn compact_all(&self) -> Result<()> {
         let (newest, bound, before) = {
             // All that was appended is in the table.
-            let _order = lock(&self.order);
+            let (_rare, table) = (lock(&self.rare), lock(&self.table));
             let bound = self.partition.leave_segment()?;
-            (lock(&self.table).newest(), bound, self.upkeep.size())
+            (table.newest(), bound, self.upkeep.size())
         };
         let live = Live::new(newest, bound);
         let left = self.partition.compact(&|key, offset| live.keeps(key, offset))?;
+        let _table = lock(&self.table);
         self.upkeep.compacted(before, left);
         Ok(())
     }

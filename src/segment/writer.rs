@@ -44,6 +44,8 @@ pub(crate) struct Writer {
     asked: Millis,
     /// Whether pages may be made ready ahead: not where a sync follows soon and writes what is dirty.
     populates: bool,
+    /// Whether those of what is allocated already are to be made ready, next.
+    fresh: bool,
     capacity: u32,
     next: u64,
     records: u64,
@@ -164,6 +166,7 @@ impl Writer {
             easy: easy(extent.pos, allocated, capacity),
             asked: Millis::default(),
             populates: mapped && !shape.synced,
+            fresh: false,
             capacity,
             next: extent.end,
             records: extent.records,
@@ -215,16 +218,26 @@ impl Writer {
     /// The space to be made ready next, now that it is `now`.
     pub(crate) fn ahead(&mut self, now: Millis) -> Option<Ahead> {
         let step = self.allocated.min(LARGEST_STEP);
-        let to = self.allocated.saturating_add(step).min(self.capacity);
+        let further = (self.allocated, self.allocated.saturating_add(step).min(self.capacity));
+        let fresh = std::mem::take(&mut self.fresh);
+        let (from, to) = if fresh { (self.pos.0, self.allocated) } else { further };
         let eager = now.0.saturating_sub(self.asked.0) <= EAGER;
         self.asked = now;
-        (to > self.allocated).then(|| Ahead {
+        (to > from).then(|| Ahead {
             file: Arc::clone(&self.file),
             map: Arc::clone(&self.view.map),
-            from: self.allocated,
+            from,
             to,
-            populates: eager && self.populates,
+            populates: fresh || eager && self.populates,
         })
+    }
+
+    /// Whether the pages of its first step are to be made ready too, which [`ahead`](Self::ahead) then says once: where
+    /// the segment before it was filled fast.
+    pub(crate) fn follows(&mut self, before: &Segment) -> bool {
+        let took = self.segment.created.0.saturating_sub(before.created.0);
+        self.fresh = self.populates && took <= EAGER;
+        self.fresh
     }
 
     /// Takes over what [`Ahead::allocate`] allocated, if it was for this writer.

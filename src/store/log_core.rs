@@ -137,11 +137,13 @@ impl LogCore {
         &generation.partitions
     }
 
+    #[inline]
     pub(crate) fn partition_count(&self) -> u32 {
         // Bounded by `LogOptions::MAX_PARTITIONS`.
         u32::try_from(self.partitions().len()).unwrap_or(u32::MAX)
     }
 
+    #[inline]
     pub(crate) fn partition(&self, number: u32) -> Result<&Arc<PartitionCore>> {
         self.partitions().get(number as usize).ok_or_else(|| Error::NoSuchPartition {
             log: self.name.clone(),

@@ -113,9 +113,9 @@ impl World {
         let (mut fetch, mut offsets) = (fetch, (from..end).collect::<Vec<u64>>());
         let mut fetched = Fetched::Records { end, deadline };
         if let Some(sight) = fetch.sight.take() {
-            let mut picker = Picker::new(sight, usize::try_from(len).unwrap());
+            let mut picker = Picker::new(*sight, usize::try_from(len).unwrap());
             offsets = (0..END).filter(|offset| picker.offer(*offset, Some(offset % KEYS))).collect();
-            fetched = Fetched::Picked { picked: picker.finish(END), deadline };
+            fetched = Fetched::Picked { picked: Box::new(picker.finish(END)), deadline };
         } else if end <= from {
             return Ok(());
         }

@@ -380,9 +380,9 @@ fn the_applications_position_is_not_taken_for_a_partition_that_has_moved_on() {
 fn poll_by_key(group: &mut Group, member: MemberId, records: &[(u64, u64)]) -> Option<(Vec<u64>, Option<BatchId>)> {
     let end = records.last().map_or(0, |(offset, _)| offset + 1);
     let mut fetch = group.begin_fetch(member, |_, from| from != end)?;
-    let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+    let mut picker = super::super::keyed::Picker::new(*fetch.sight.take().unwrap(), 1);
     let taken = records.iter().filter(|(offset, key)| picker.offer(*offset, Some(*key))).map(|it| it.0).collect();
-    let fetched = Fetched::Picked { picked: picker.finish(end), deadline: None };
+    let fetched = Fetched::Picked { picked: Box::new(picker.finish(end)), deadline: None };
     let delivered = group.end_fetch(fetch, fetched).unwrap();
     Some((taken, delivered.batch))
 }
@@ -419,10 +419,10 @@ fn what_waits_for_its_key_does_not_keep_other_partitions_from_their_turn() {
     for _ in 0..6 {
         let mut fetch = begin(&mut group, member).unwrap();
         // Of every second record the key is in flight.
-        let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+        let mut picker = super::super::keyed::Picker::new(*fetch.sight.take().unwrap(), 1);
         let taken = (0..100).find(|at| picker.offer(*at, Some(if at % 2 == 0 { 0 } else { *at }))).unwrap();
         served.push((fetch.partition, taken));
-        let fetched = Fetched::Picked { picked: picker.finish(100), deadline: None };
+        let fetched = Fetched::Picked { picked: Box::new(picker.finish(100)), deadline: None };
         group.end_fetch(fetch, fetched).unwrap();
     }
     assert_eq!(served, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 3), (1, 3)]);
@@ -450,10 +450,10 @@ fn what_became_free_while_it_was_looked_for_is_looked_for_again() {
     let records = [(0, 7), (1, 7)];
     let (_, first) = poll_by_key(&mut group, member, &records).unwrap();
     let mut fetch = group.begin_fetch(member, |_, _| true).unwrap();
-    let mut picker = super::super::keyed::Picker::new(fetch.sight.take().unwrap(), 1);
+    let mut picker = super::super::keyed::Picker::new(*fetch.sight.take().unwrap(), 1);
     assert!(!picker.offer(1, Some(7)));
     group.settle(0, first.unwrap()).unwrap();
-    let fetched = Fetched::Picked { picked: picker.finish(2), deadline: None };
+    let fetched = Fetched::Picked { picked: Box::new(picker.finish(2)), deadline: None };
     assert_eq!(group.end_fetch(fetch, fetched).unwrap().batch, None);
     assert_eq!(poll_by_key(&mut group, member, &records).unwrap().0, [1]);
 }
