@@ -1,7 +1,7 @@
 //! A real process, killed in a loop with SIGKILL: what it had acknowledged is there, and each mode keeps its word.
 //!
-//! `PLACEMARK_KILLS` says how often each of the twelve is killed, ten times unless said; with 170 that makes 2,000 kills in
-//! about ten minutes. The last line of each test says how many it was.
+//! `PLACEMARK_KILLS` says how often each of the twelve is killed, ten times unless said; with 210 that makes 2,200 kills in a
+//! minute or two. The last line of each test says how many it was.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let campaigns = [
         Campaign {
             name: "crashes",
-            goal: Goal::Enough(110_000),
+            goal: Goal::Enough(150_000),
             counted: "crash states",
             count: |counts| &counts.states,
             run: crashes,

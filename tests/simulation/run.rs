@@ -183,8 +183,11 @@ impl<'a> Run<'a> {
             _ => {}
         }
         for (image, loss, kept) in images {
-            // Where a killed process left names unsynced, what the next one does may hang on them.
-            let names = loss == Loss::Process && matches!(moment.operation, Operation::SyncDir | Operation::Remove);
+            // Where names are unsynced, what the next one does may hang on them.
+            let names = match loss {
+                Loss::Process => matches!(moment.operation, Operation::SyncDir | Operation::Remove),
+                Loss::Power => moment.operation == Operation::SyncDir,
+            };
             let again = self.rng.one_in(if names { AT_OPENING / 5 } else { AT_OPENING });
             self.try_image(&image, loss, again, &format!("{what}, {kept}"))?;
         }
@@ -232,15 +235,19 @@ impl<'a> Run<'a> {
         let opened = open(image, self.model.durability, &mut self.rng).map_err(|error| format!("opening: {error}"))?;
         let _ = Seen::of(&opened, &self.model);
         for moment in image.take_moments() {
-            let crash = Crash::new(self.rng.next());
-            let keep = if self.rng.one_in(3) { Keep::Nothing } else { Keep::Random };
-            self.counts.states.fetch_add(1, Ordering::Relaxed);
-            let left = moment.disk.crash(crash.keep(keep));
-            let what = format!("crashed again before {:?} of {}", moment.operation, moment.path);
-            let store =
-                open(&left, self.model.durability, &mut self.rng).map_err(|e| format!("{what}: opening: {e}"))?;
-            let seen = Seen::of(&store, &self.model).map_err(|wrong| format!("{what}: {wrong}"))?;
-            verify(&self.model, &seen, Loss::Power).map_err(|wrong| format!("{what}: {wrong}"))?;
+            // Where names are about to be synced, many of them are at stake together.
+            let times = if moment.operation == Operation::SyncDir { 8 } else { 1 };
+            for _ in 0..times {
+                let crash = Crash::new(self.rng.next());
+                let keep = if self.rng.one_in(3) { Keep::Nothing } else { Keep::Random };
+                self.counts.states.fetch_add(1, Ordering::Relaxed);
+                let left = moment.disk.crash(crash.keep(keep));
+                let what = format!("crashed again before {:?} of {}", moment.operation, moment.path);
+                let store =
+                    open(&left, self.model.durability, &mut self.rng).map_err(|e| format!("{what}: opening: {e}"))?;
+                let seen = Seen::of(&store, &self.model).map_err(|wrong| format!("{what}: {wrong}"))?;
+                verify(&self.model, &seen, Loss::Power).map_err(|wrong| format!("{what}: {wrong}"))?;
+            }
         }
         Ok(())
     }
@@ -261,7 +268,10 @@ impl<'a> Run<'a> {
             failed: None,
             trail: vec![format!("crash {}", self.depth + 1)],
         };
-        next.work_and_crash(6).map_err(|wrong| format!("{}\n  {}", next.trail.join("\n  "), wrong))
+        let closed = if next.rng.one_in(3) { next.reopen() } else { Ok(()) };
+        closed
+            .and_then(|()| next.work_and_crash(6))
+            .map_err(|wrong| format!("{}\n  {}", next.trail.join("\n  "), wrong))
     }
 
     /// Works for a while, crashes, goes on with what is left, and so on.
@@ -284,6 +294,10 @@ impl<'a> Run<'a> {
             resolve(&mut self.model, &seen, loss)?;
             self.disk = left;
             self.live = Some(Live::of(store));
+            if self.rng.one_in(3) {
+                // What recovery did must hold beside the marker of a clean close.
+                self.reopen()?;
+            }
             self.work(4)?;
         }
         Ok(())
