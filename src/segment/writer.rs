@@ -44,6 +44,8 @@ pub(crate) struct Writer {
     asked: Millis,
     /// Whether pages may be made ready ahead: not where a sync follows soon and writes what is dirty.
     populates: bool,
+    /// Whether more space was asked for.
+    short: bool,
     /// Whether those of what is allocated already are to be made ready, next.
     fresh: bool,
     capacity: u32,
@@ -166,6 +168,7 @@ impl Writer {
             easy: easy(extent.pos, allocated, capacity),
             asked: Millis::default(),
             populates: mapped && !shape.synced,
+            short: false,
             fresh: false,
             capacity,
             next: extent.end,
@@ -211,16 +214,18 @@ impl Writer {
         let short = !self.has_ready(bytes) && self.easy < self.allocated;
         if short {
             self.easy = self.allocated;
+            self.short = true;
         }
         short
     }
 
-    /// The space to be made ready next, now that it is `now`.
+    /// The space to be made ready next, now that it is `now`; `None` when none was asked for in this segment.
     pub(crate) fn ahead(&mut self, now: Millis) -> Option<Ahead> {
-        let step = self.allocated.min(LARGEST_STEP);
-        let further = (self.allocated, self.allocated.saturating_add(step).min(self.capacity));
         let fresh = std::mem::take(&mut self.fresh);
-        let (from, to) = if fresh { (self.pos.0, self.allocated) } else { further };
+        let from = if fresh { self.pos.0 } else { self.allocated };
+        // What was asked for may have been space in the segment before.
+        let step = if std::mem::take(&mut self.short) { self.allocated.min(LARGEST_STEP) } else { 0 };
+        let to = self.allocated.saturating_add(step).min(self.capacity);
         let eager = now.0.saturating_sub(self.asked.0) <= EAGER;
         self.asked = now;
         (to > from).then(|| Ahead {
