@@ -6,7 +6,9 @@
 //!
 //! Full segments that are not sealed yet need not be: what is kept of them is synced in the new files, and the rest never
 //! has to reach the disk. So what is dropped is dropped for the sake of what is durable, as soon as the manifest names it.
+//! A segment of which nothing is kept is not even read.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Result;
@@ -21,8 +23,30 @@ use crate::segment::{Extent, FIRST_FRAME, Frame, FrameReader, Index, Segment, in
 use crate::storage::{File, Mode};
 use crate::types::{Millis, Pos};
 
-/// Says whether the record with this key, at this offset, still counts.
-pub(crate) type Keep<'a> = &'a (dyn Fn(&[u8], u64) -> bool + Sync);
+/// The records that still count.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// In order.
+    offsets: Vec<u64>,
+    /// From here on all do.
+    from: u64,
+}
+
+impl Kept {
+    pub(crate) fn new(mut offsets: Vec<u64>, from: u64) -> Self {
+        offsets.sort_unstable();
+        Self { offsets, from }
+    }
+
+    pub(crate) fn has(&self, offset: u64) -> bool {
+        offset >= self.from || self.offsets.binary_search(&offset).is_ok()
+    }
+
+    fn has_any(&self, range: &Range<u64>) -> bool {
+        let next = self.offsets.get(self.offsets.partition_point(|offset| *offset < range.start));
+        range.end > self.from || next.is_some_and(|next| *next < range.end)
+    }
+}
 
 /// A segment that is being written anew.
 struct Rewrite {
@@ -39,9 +63,9 @@ struct Rewrite {
 const PIECE: usize = 1 << 20;
 
 impl PartitionCore {
-    /// Rewrites all full segments into as few as hold what `keep` keeps, sealed. Records without a key are kept. Returns
-    /// the bytes of the sealed segments that are left.
-    pub(crate) fn compact(self: &Arc<Self>, keep: Keep<'_>) -> Result<u64> {
+    /// Rewrites all full segments into as few as hold what is kept, sealed. Returns the bytes of the sealed segments that
+    /// are left.
+    pub(crate) fn compact(self: &Arc<Self>, kept: &Kept) -> Result<u64> {
         let mut manifest = lock(&self.manifest);
         self.check_usable()?;
         let written = written_of(&self.lock_appender());
@@ -56,7 +80,7 @@ impl PartitionCore {
             self.sync_written()?;
         }
         self.latch.guard(&self.dir, || {
-            let done = self.rewrite(&old, keep)?;
+            let done = self.rewrite(&old, kept)?;
             begin_tail(&mut manifest, &written)?;
             self.env.storage.sync_dir(&self.dir).at(&self.dir)?;
             if !written.rolled.is_empty() {
@@ -74,14 +98,14 @@ impl PartitionCore {
     }
 
     /// The segments that take the place of `old`, each durable but for its name.
-    fn rewrite(&self, old: &[SealedSegment], keep: Keep<'_>) -> Result<Vec<SealedSegment>> {
+    fn rewrite(&self, old: &[SealedSegment], kept: &Kept) -> Result<Vec<SealedSegment>> {
         let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(Vec::new()) };
         let generation = old.iter().map(|entry| entry.generation).max().unwrap_or(0) + 1;
         let capacity = self.lock_appender().settings.capacity();
         let mut done: Vec<SealedSegment> = Vec::new();
         let mut rewrite = self.begin(first.base, generation, first.created)?;
-        for entry in old {
-            self.copy_segment(entry, keep, capacity, &mut rewrite, &mut done)?;
+        for entry in old.iter().filter(|entry| kept.has_any(&(entry.base..entry.end))) {
+            self.copy_segment(entry, kept, capacity, &mut rewrite, &mut done)?;
         }
         done.push(self.finish(rewrite, last.end)?);
         Ok(done)
@@ -121,7 +145,7 @@ impl PartitionCore {
     fn copy_segment(
         &self,
         entry: &SealedSegment,
-        keep: Keep<'_>,
+        kept: &Kept,
         capacity: u32,
         rewrite: &mut Rewrite,
         done: &mut Vec<SealedSegment>,
@@ -139,7 +163,7 @@ impl PartitionCore {
             };
             pos = frame.next();
             let base = frame.base(segment.base);
-            let Some(records) = surviving(&frame, base, keep) else { continue };
+            let Some(records) = surviving(&frame, base, kept) else { continue };
             let needed = frame_len(records.bytes.len(), false) + 24;
             let full = rewrite.extent.pos.index() + needed > capacity as usize
                 || frame.end(segment.base) - rewrite.segment.base > u64::from(u32::MAX);
@@ -187,14 +211,16 @@ struct Surviving {
 }
 
 /// What of a frame stays; `None` when nothing does.
-fn surviving(frame: &Frame<'_>, base: u64, keep: Keep<'_>) -> Option<Surviving> {
+fn surviving(frame: &Frame<'_>, base: u64, kept: &Kept) -> Option<Surviving> {
+    if !kept.has_any(&(base..base.saturating_add(u64::from(frame.header.span)))) {
+        return None;
+    }
     let mut at = frame.header.records_at();
     let mut surviving = Surviving { bytes: Vec::new(), count: 0 };
     for _ in 0..frame.header.count {
         let record = decode_record(frame.bytes, at)?;
         let end = record.next as usize;
-        let key = record.key.as_ref().and_then(|key| frame.bytes.get(key.start as usize..key.end as usize));
-        if key.is_none_or(|key| keep(key, base + u64::from(record.delta))) {
+        if kept.has(base + u64::from(record.delta)) {
             surviving.bytes.extend_from_slice(frame.bytes.get(at..end)?);
             surviving.count += 1;
         }

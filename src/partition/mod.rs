@@ -34,6 +34,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub(crate) use append::Appended;
+pub(crate) use compaction::Kept;
 pub(crate) use env::Env;
 pub(crate) use hold::{Encoded, Held};
 pub(crate) use latch::{Latch, lock};

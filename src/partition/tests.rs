@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Env, Floor, PartitionCore, Settings};
+use super::{Env, Floor, Kept, PartitionCore, Settings};
 use crate::format::{FRAME_HEADER, FrameHeader, FrameStamp, Ident, Seed, seal_frame};
 use crate::segment::index_path;
 use crate::storage::{Disk, Signal, SimDisk};
@@ -72,7 +72,7 @@ fn compacted(count: u64, batch: u64, keep: fn(u64) -> bool) -> (SimDisk, PathBuf
         partition.append_batch(&records).unwrap();
     }
     partition.roll().unwrap();
-    partition.compact(&|_, offset| keep(offset)).unwrap();
+    partition.compact(&Kept::new((0..count).filter(|offset| keep(*offset)).collect(), count)).unwrap();
     let path = partition.segments()[0].path.clone();
     partition.close().unwrap();
     let bytes = disk.read_file(&path).unwrap();

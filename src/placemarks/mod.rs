@@ -504,9 +504,12 @@ fn load(partition: &Arc<PartitionCore>) -> Result<(Table, Upkeep)> {
     while let Some(entry) = cursor.next()? {
         let bytes = entry.key().unwrap_or_default();
         upkeep.added(bytes.len(), entry.value().len());
-        if let Some(key) = SideKey::decode(bytes) {
-            let value = (!entry.is_tombstone()).then(|| entry.value());
-            table.take(&key, value, entry.offset(), entry.millis());
+        match SideKey::decode(bytes) {
+            Some(key) => {
+                let value = (!entry.is_tombstone()).then(|| entry.value());
+                table.take(&key, value, entry.offset(), entry.millis());
+            }
+            None => table.take_unknown(entry.offset()),
         }
     }
     table.drop_orphans();

@@ -112,13 +112,20 @@ pub(super) struct Table {
     placemarks: BTreeMap<PlacemarkKey, Slot>,
     starts: BTreeMap<PlacemarkKey, Start>,
     trials: BTreeMap<PlacemarkKey, Tried>,
+    /// Offsets of the records of kinds that this version does not know, which are kept.
+    unknown: Vec<u64>,
     pub(super) catalog: Catalog,
     pub(super) buffers: Buffers,
 }
 
 impl Table {
-    /// Takes in one record, as it is loaded or has been written; `value` is `None` for a tombstone. Kinds and values
-    /// that this version does not know are skipped.
+    /// Takes in a record of a kind that this version does not know.
+    pub(super) fn take_unknown(&mut self, record: u64) {
+        self.unknown.push(record);
+    }
+
+    /// Takes in one record, as it is loaded or has been written; `value` is `None` for a tombstone. Values that this
+    /// version does not know are skipped.
     pub(super) fn take(&mut self, key: &SideKey, value: Option<&[u8]>, record: u64, time: Millis) {
         match value {
             Some(value) => self.put(key, value, record, time),
@@ -192,12 +199,13 @@ impl Table {
         }
     }
 
-    /// The offsets of the newest records of all keys, in no order, for compaction.
+    /// The offsets of the records that count, in no order, for compaction: of all keys the newest.
     pub(super) fn newest(&self) -> Vec<u64> {
         let placemarks = self.placemarks.values().filter(|slot| slot.written > 0).map(|slot| slot.record);
         let starts = self.starts.values().map(|start| start.record);
         let trials = self.trials.values().map(|tried| tried.record);
-        placemarks.chain(starts).chain(trials).chain(self.catalog.records()).collect()
+        let unknown = self.unknown.iter().copied();
+        placemarks.chain(starts).chain(trials).chain(unknown).chain(self.catalog.records()).collect()
     }
 
     /// The version that the next commit of a key has.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::partition::Kept;
 use crate::storage::{Crash, Disk, Fault, Keep, Operation, SimDisk};
 use crate::{RecoveryMode, WriteMode};
 
@@ -204,14 +205,11 @@ fn compaction_drops_nothing_for_the_sake_of_what_is_not_durable() {
     }
     let newest = lock(&side.log.table).newest();
     let bound = side.log.partition.written_end();
-    let live = upkeep::Live::new(newest, bound);
+    let kept = Kept::new(newest, bound);
     side.commit(key, 4);
-    let placemark = SideKey::Placemark { group: key.group, log: key.log, partition: 0 }.encode();
-    let kept = |offset| live.keeps(&placemark, offset);
-    assert!(kept(bound - 1), "what is newer may yet be lost");
-    assert!(!kept(bound - 2) && !kept(bound - 3));
-    assert!(kept(bound), "what came later is for the next one to judge");
-    assert!(live.keeps(&[250, 1], bound - 2), "a kind that is not known");
+    assert!(kept.has(bound - 1), "what is newer may yet be lost");
+    assert!(!kept.has(bound - 2) && !kept.has(bound - 3));
+    assert!(kept.has(bound), "what came later is for the next one to judge");
 }
 
 /// A side log on a simulated disk with three commits of a key that are durable, and so many that are not behind them that a
@@ -300,6 +298,7 @@ fn commits_from_many_threads_and_compactions_lose_nothing() {
 fn records_of_unknown_kinds_are_kept_and_skipped() {
     let (mut side, key) = Side::with_group(Durability::Os);
     side.log.partition.append(&Record::new(b"from later").key(&[250, 1, 2])).unwrap();
+    side.reopen(true);
     for offset in 0..60_000 {
         side.commit(key, offset);
     }

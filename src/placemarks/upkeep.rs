@@ -1,8 +1,7 @@
 //! Keeps the side log as small as what it says: when to compact, and how no placemark is lost by it.
 
 use crate::Result;
-use crate::format::SideKey;
-use crate::partition::lock;
+use crate::partition::{Kept, lock};
 use crate::placemarks::SideLog;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,29 +62,6 @@ impl Upkeep {
     }
 }
 
-/// What counted when a compaction began. What is changed later counts for the next one: it may not be durable before
-/// older records were dropped for its sake.
-#[derive(Debug)]
-pub(super) struct Live {
-    /// Offsets of the newest records of all keys, in order.
-    newest: Vec<u64>,
-    /// The first offset that was not taken then.
-    bound: u64,
-}
-
-impl Live {
-    pub(super) fn new(mut newest: Vec<u64>, bound: u64) -> Self {
-        newest.sort_unstable();
-        Self { newest, bound }
-    }
-
-    /// Whether a compaction keeps the record with this key, at this offset. A tombstone has done its work once all older
-    /// records of its key go with it; a kind that is not known is kept.
-    pub(super) fn keeps(&self, key: &[u8], offset: u64) -> bool {
-        offset >= self.bound || self.newest.binary_search(&offset).is_ok() || SideKey::decode(key).is_none()
-    }
-}
-
 impl SideLog {
     /// After a commit, without any lock held. Two loads, when there is nothing to do.
     pub(super) fn keep_small(&self) {
@@ -119,16 +95,17 @@ impl SideLog {
     /// Rewrites everything written so far with only the newest record of every key, which is durable on return, and before
     /// anything older is gone. With `running` held.
     ///
-    /// A new segment begins right there, so that what is committed meanwhile stays out of those that are rewritten.
+    /// A new segment begins right there, so that what is committed meanwhile stays out of those that are rewritten. It
+    /// counts for the next compaction: it may not be durable before older records were dropped for its sake. A tombstone
+    /// has done its work, since all older records of its key go with it.
     pub(super) fn compact_all(&self) -> Result<()> {
-        let (newest, bound, before) = {
+        let (kept, before) = {
             // All that was appended is in the table.
             let (_rare, table) = (lock(&self.rare), lock(&self.table));
             let bound = self.partition.leave_segment()?;
-            (table.newest(), bound, self.upkeep.size())
+            (Kept::new(table.newest(), bound), self.upkeep.size())
         };
-        let live = Live::new(newest, bound);
-        let left = self.partition.compact(&|key, offset| live.keeps(key, offset))?;
+        let left = self.partition.compact(&kept)?;
         let _table = lock(&self.table);
         self.upkeep.compacted(before, left);
         Ok(())
