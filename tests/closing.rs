@@ -183,3 +183,14 @@ fn appends_while_the_store_closes_are_either_refused_or_there() {
         assert_eq!(store.recovery().cut_bytes(), 0);
     });
 }
+
+#[test]
+fn a_record_that_fails_after_the_close_is_told_so() {
+    let dir = scratch();
+    let store = options().open(dir.path()).unwrap();
+    let log = store.log("log").unwrap();
+    log.append_batch(["first", "second"]).unwrap();
+    let batch = log.consumer("group").at_least_once().unwrap().poll(WAIT).unwrap().unwrap();
+    store.close().unwrap();
+    assert!(matches!(batch.fail(0, "late"), Err(Error::Closed)));
+}

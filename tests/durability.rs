@@ -6,11 +6,12 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use placemark::{Durability, Error, LogOptions, StartAt};
+use placemark::storage::{Crash, Keep, SimDisk};
+use placemark::{Durability, Error, LogOptions, StartAt, Store};
 
 use common::{WAIT, files, in_cache, offsets, options, scratch, within};
 
@@ -243,4 +244,20 @@ fn a_log_may_have_a_durability_of_its_own() {
     store.close().unwrap();
     let log = options().open(dir.path()).unwrap().log("fast").unwrap();
     assert_eq!(offsets(log.read(StartAt::Earliest).unwrap()), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn sync_covers_what_an_earlier_process_wrote_to_logs_that_no_one_has_asked_for_since() {
+    let disk = SimDisk::new(1);
+    let open = |disk: &SimDisk| {
+        Store::options().storage(Arc::new(disk.clone())).durability(Durability::Os).open("/data").unwrap()
+    };
+    let store = open(&disk);
+    store.log("log").unwrap().append("record").unwrap();
+    store.log("closed").unwrap();
+    let disk = disk.kill();
+    let store = open(&disk);
+    store.sync().unwrap();
+    let store = open(&disk.crash(Crash::new(1).keep(Keep::Nothing)));
+    assert_eq!(offsets(store.open_log("log").unwrap().read(StartAt::Earliest).unwrap()), [0]);
 }

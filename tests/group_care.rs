@@ -432,3 +432,26 @@ fn a_group_whose_placemark_is_below_the_start_goes_on_there_and_is_told_how_many
         assert_eq!(consumer.committed(0), Some(start + 7));
     }
 }
+
+#[test]
+fn where_a_group_is_can_be_asked_though_it_stands_at_a_damaged_record() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let (log, other) = (filled(&store, "log", 1, 10), filled(&store, "other", 1, 3));
+    let mut consumer = log.consumer("group").max_poll_records(1).at_least_once().unwrap();
+    advance(&mut consumer, 4);
+    advance(&mut other.consumer("group").max_poll_records(1).at_least_once().unwrap(), 1);
+    drop((consumer, log, other));
+    store.close().unwrap();
+    let path = dir.path().join("logs/log/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let store = in_cache().open(dir.path()).unwrap();
+    let lags: Vec<u64> = store.group("group").placemarks().unwrap().iter().map(|at| at.lag).collect();
+    assert_eq!(lags, [6, 2]);
+    let mut consumer = store.log("log").unwrap().consumer("group").at_least_once().unwrap();
+    assert_eq!(consumer.lag().unwrap()[0].records, 6);
+    assert!(matches!(consumer.poll(Duration::ZERO), Err(Error::Corrupt { .. })));
+}

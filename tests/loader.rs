@@ -206,3 +206,19 @@ fn a_member_that_takes_over_asks_for_what_it_gets() {
     assert_eq!(take(&mut first).offsets(), 3..6);
     assert_eq!(database.asked(), Vec::<u32>::new(), "what stays is not asked for again");
 }
+
+#[test]
+fn what_retention_took_before_a_group_that_has_processed_nothing_is_counted() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log_with("log", LogOptions::new().segment_bytes(64 << 10)).unwrap();
+    for _ in 0..40 {
+        log.append(vec![7; 5000]).unwrap();
+    }
+    let mut consumer = log.consumer("group").exactly_once_from(Database::default().loader()).unwrap();
+    let partition = log.partition(0).unwrap();
+    partition.trim_before(24).unwrap();
+    let batch = consumer.poll(Duration::ZERO).unwrap().unwrap();
+    assert_eq!((batch.offsets().start, batch.skipped()), (partition.start_offset(), partition.start_offset()));
+    assert!(batch.skipped() > 0);
+}

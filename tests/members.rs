@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use placemark::{AtLeastOnce, Batch, Consumer, Error, Log, LogOptions, Record, Store};
+use placemark::{AtLeastOnce, Batch, Consumer, Error, Log, LogOptions, Record, ResetTo, Store};
 
 use common::{SHORT, WAIT, in_cache, scratch, within};
 
@@ -292,4 +292,41 @@ fn a_partition_has_one_batch_in_flight_at_a_time_when_exactly_once() {
     assert_eq!((third.partition(), third.offsets()), (partition, 5..10));
     drop(second);
     assert_eq!(take(&mut consumer).offsets(), 0..5);
+}
+
+#[test]
+fn a_batch_past_its_processing_timeout_counts_no_more_though_no_one_polls() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log("log").unwrap();
+    log.append("record").unwrap();
+    let timeout = Duration::from_millis(20);
+    let mut consumer = log.consumer("group").processing_timeout(timeout).at_least_once().unwrap();
+    let batch = consumer.poll(WAIT).unwrap().unwrap();
+    let held = Instant::now();
+    while consumer.position(0) != Some(0) {
+        assert!(held.elapsed() < WAIT, "it was never taken back");
+        thread::yield_now();
+    }
+    assert!(held.elapsed() >= timeout / 2);
+    assert!(matches!(batch.commit(), Err(Error::Fenced)));
+    let batch = consumer.poll(WAIT).unwrap().unwrap();
+    drop(consumer);
+    let held = Instant::now();
+    while matches!(store.group("group").reset(&log, ResetTo::Latest), Err(Error::GroupActive { .. })) {
+        assert!(held.elapsed() < WAIT, "an orphan keeps the group for ever");
+        thread::yield_now();
+    }
+    assert!(matches!(batch.commit(), Err(Error::Fenced)));
+    assert_eq!(store.group("group").placemarks().unwrap()[0].offset, 1);
+}
+
+#[test]
+fn a_processing_timeout_that_is_too_long_to_be_told_never_comes() {
+    let dir = scratch();
+    let store = in_cache().open(dir.path()).unwrap();
+    let log = store.log("log").unwrap();
+    log.append("record").unwrap();
+    let mut consumer = log.consumer("group").processing_timeout(Duration::MAX).at_least_once().unwrap();
+    consumer.poll(WAIT).unwrap().unwrap().commit().unwrap();
 }

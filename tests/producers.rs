@@ -321,3 +321,16 @@ fn of_threads_that_take_a_name_from_one_another_each_sequence_is_written_once() 
         }
     });
 }
+
+#[test]
+fn a_batch_may_end_with_the_last_sequence_there_is() {
+    let dir = scratch();
+    let log = in_cache().open(dir.path()).unwrap().log("log").unwrap();
+    let mut producer = log.producer("importer").unwrap();
+    for _ in 0..2 {
+        assert_eq!(producer.append_batch(u64::MAX - 1, ["first", "last"]).unwrap().len(), 2);
+        assert!(matches!(producer.append_batch(u64::MAX, ["last"]).unwrap()[..], [Appended::Duplicate(_)]));
+    }
+    assert!(matches!(producer.append_batch(u64::MAX, ["last", "more"]), Err(Error::InvalidOption { .. })));
+    assert_eq!(log.partition(0).unwrap().end_offset(), 2);
+}

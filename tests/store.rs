@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use placemark::{Compaction, Durability, Error, Log, LogOptions, Position, Reader, Record, StartAt, Store};
+use placemark::{Compaction, Durability, Error, Log, LogOptions, Position, Reader, Record, ResetTo, StartAt, Store};
 use tempfile::TempDir;
 
 /// Long enough for what must happen.
@@ -320,6 +320,7 @@ fn a_deleted_log_says_so_to_all_its_handles_and_its_entries_stay() {
     let entry = reader.next().unwrap().unwrap();
     let partition = log.partition(0).unwrap();
     let mut tail = log.read(StartAt::Latest).unwrap();
+    let plan = store.group("group").plan_reset(&log, ResetTo::Latest).unwrap();
     let waiting = thread::spawn(move || tail.recv_timeout(WAIT));
     store.delete_log("log").unwrap();
     let gone = |result: Result<(), Error>| assert!(matches!(result, Err(Error::NoSuchLog { .. })), "{result:?}");
@@ -327,6 +328,11 @@ fn a_deleted_log_says_so_to_all_its_handles_and_its_entries_stay() {
     gone(log.append_batch(["late", "later"]).map(drop));
     gone(partition.append("late").map(drop));
     gone(log.read(StartAt::Earliest).map(drop));
+    gone(log.consumer("group").at_least_once().map(drop));
+    gone(log.consumer("another").existing().at_least_once().map(drop));
+    gone(store.group("group").reset(&log, ResetTo::Latest).map(drop));
+    gone(store.group("group").plan_reset(&log, ResetTo::Latest).map(drop));
+    gone(plan.apply().map(drop));
     gone(waiting.join().unwrap().map(drop));
     assert_eq!(entry.value(), b"first");
     assert_eq!(fs::read_dir(dir.path().join("logs")).unwrap().count(), 0);

@@ -427,3 +427,76 @@ fn after_a_failure_of_the_placemarks_a_transaction_that_moves_one_is_not_decided
     let store = Store::options().storage(Arc::new(disk)).open("/data").unwrap();
     assert!(all(&store.open_log("invoices").unwrap()).is_empty());
 }
+
+#[test]
+fn a_batch_whose_log_was_deleted_is_fenced_and_nothing_of_its_transaction_appears() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let (input, output) = (store.log("in").unwrap(), store.log("out").unwrap());
+    input.append("record").unwrap();
+    let batch = take(&mut member(&input, 1));
+    store.delete_log("in").unwrap();
+    let mut transaction = store.transaction();
+    transaction.append(&output, "result").unwrap();
+    assert!(matches!(transaction.commit_with(batch), Err(Error::Fenced)));
+    assert!(all(&output).is_empty());
+}
+
+#[test]
+fn each_of_many_transactions_for_a_deleted_log_is_told_so_and_those_beside_it_commit() {
+    const EACH: usize = 50;
+    within(WAIT, || {
+        let dir = scratch();
+        let store = store(dir.path());
+        let (gone, stays) = (store.log("gone").unwrap(), store.log("stays").unwrap());
+        let begun = |log: &Log| {
+            let mut transaction = store.transaction();
+            transaction.append(log, "record").unwrap();
+            transaction
+        };
+        let work: Vec<(bool, Vec<_>)> = (0..6)
+            .map(|thread| (thread < 4, if thread < 4 { &gone } else { &stays }))
+            .map(|(refused, log)| (refused, (0..EACH).map(|_| begun(log)).collect()))
+            .collect();
+        store.delete_log("gone").unwrap();
+        thread::scope(|scope| {
+            for (refused, transactions) in work {
+                scope.spawn(move || {
+                    for transaction in transactions {
+                        match transaction.commit() {
+                            Err(Error::NoSuchLog { name }) if refused => assert_eq!(name, "gone"),
+                            Ok(()) if !refused => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(all(&stays).len(), 2 * EACH);
+        assert!(matches!(store.transaction().append(&gone, "record"), Err(Error::NoSuchLog { .. })));
+    });
+}
+
+#[test]
+fn records_without_a_key_stay_together_in_a_transaction() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let log = store.log_with("log", LogOptions::new().partitions(4)).unwrap();
+    let mut used = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let mut transaction = store.transaction();
+        for number in 0..20 {
+            transaction.append(&log, Record::new("keyed").key(format!("key {number}"))).unwrap();
+            transaction.append(&log, "without").unwrap();
+        }
+        let before = entries(log.read(StartAt::Earliest).unwrap()).len();
+        transaction.commit().unwrap();
+        let mut partitions = std::collections::BTreeMap::<u32, usize>::new();
+        for entry in entries(log.read(StartAt::Earliest).unwrap()).iter().filter(|entry| entry.key().is_none()) {
+            *partitions.entry(entry.partition()).or_default() += 1;
+        }
+        assert!(partitions.values().all(|count| count % 20 == 0), "{partitions:?} after {before}");
+        used.extend(partitions.into_keys());
+    }
+    assert_eq!(used.len(), 4, "each partition has its turn");
+}

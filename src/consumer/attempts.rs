@@ -10,7 +10,6 @@ use crate::broken::broken;
 use crate::consumer::{Consumer, Filled};
 use crate::format::Trial;
 use crate::group::{BatchId, Fetch, Fetched};
-use crate::journal::Move;
 use crate::{Entry, Error, Log, Payload, Record, Result, Transaction};
 
 /// The longest reason that is kept, in bytes.
@@ -144,10 +143,7 @@ impl<M> Consumer<M> {
         }
         let mut txn = Transaction::new(self.handle.clone());
         txn.append(log, letter(subscription.log.name(), entry, &reason, failed))?;
-        let key = subscription.key(partition);
-        let offset = subscription.group.members().settles_to(partition, batch)?.unwrap_or(end);
-        subscription.begin_commit(partition, batch)?;
-        txn.finish(vec![Move { key, offset, metadata }])?;
+        txn.finish(vec![subscription.begin_commit(partition, batch, end, metadata)?])?;
         subscription.committed(partition, batch)
     }
 }

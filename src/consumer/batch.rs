@@ -11,7 +11,6 @@ use crate::consumer::mode::{AtLeastOnce, ExactlyOnce, ExactlyOnceFrom};
 use crate::consumer::subscription::Subscription;
 use crate::format::{Metadata, Trial};
 use crate::group::BatchId;
-use crate::journal::Move;
 use crate::storage::panicking;
 use crate::transaction::Transaction;
 use crate::{Entry, Error, Result};
@@ -287,8 +286,7 @@ impl Batch<ExactlyOnce> {
     /// Commits it with a transaction.
     pub(crate) fn commit_in(mut self, txn: Transaction, metadata: Option<Metadata>) -> Result<()> {
         let Some(id) = self.id else { return Err(Error::Fenced) };
-        self.subscription.begin_commit(self.partition, id)?;
-        let placemark = Move { key: self.subscription.key(self.partition), offset: self.offsets.end, metadata };
+        let placemark = self.subscription.begin_commit(self.partition, id, self.offsets.end, metadata)?;
         // A failure drops the batch, which delivers it again; unless the disk failed, which stops everything.
         txn.finish(vec![placemark])?;
         self.id = None;

@@ -144,7 +144,7 @@ pub struct Lag {
     pub records: u64,
     /// Bytes of their frames.
     pub bytes: u64,
-    /// Age of the oldest of them; zero when there is none.
+    /// Age of the oldest of them; zero when there is none, or when it is damaged.
     pub age: Duration,
 }
 
@@ -258,7 +258,7 @@ impl<M> Consumer<M> {
 
     /// The next offset that will be delivered from a partition; `None` when it is not assigned to this consumer.
     pub fn position(&self, partition: u32) -> Option<u64> {
-        let members = self.subscription.group.members();
+        let members = self.subscription.members();
         members.position(partition).filter(|_| members.owns(self.member, partition))
     }
 
@@ -279,7 +279,7 @@ impl<M> Consumer<M> {
         self.check_open()?;
         let mut all = Vec::new();
         for number in self.assignment() {
-            let undelivered = self.subscription.group.members().undelivered(number);
+            let undelivered = self.subscription.members().undelivered(number);
             let partition = self.subscription.log.partition(number)?;
             let mut lag = Lag { partition: number, records: 0, bytes: 0, age: Duration::ZERO };
             let now = Millis(self.subscription.store.env().storage.now());
@@ -416,11 +416,10 @@ impl<M> Consumer<M> {
         let partition = self.subscription.log.partition(fetch.partition)?;
         let answer = load(fetch.partition).map_err(|source| Error::Application { what: "loader", source })?;
         let position = match answer {
-            Some(position) => position,
-            // Nothing was processed: where the group began counts, as far as that is still kept.
-            None => self.subscription.began_at(fetch.partition).max(partition.start()),
+            Some(position) => partition.check_offset(position).map(|()| position)?,
+            // Nothing was processed: where the group began counts. What is not kept any more is counted as skipped.
+            None => self.subscription.began_at(fetch.partition),
         };
-        partition.check_offset(position)?;
         let loaded = self.subscription.group.members().loaded(fetch, position);
         // Nothing may be there: then the next look at the partition finds its position known.
         Ok(loaded.filter(|fetch| fetch.from != partition.end()))
@@ -493,7 +492,9 @@ impl<M> Consumer<M> {
     fn hand_out(&mut self, fetch: Fetch, filled: Filled) -> Result<Option<Batch<M>>> {
         let Filled { entries, range, picked, skipped } = filled;
         let partition = fetch.partition;
-        let deadline = self.choices.processing_timeout.map(|timeout| self.subscription.group.now() + timeout);
+        // A timeout that is too long to be told never comes.
+        let deadline =
+            self.choices.processing_timeout.and_then(|timeout| self.subscription.group.now().checked_add(timeout));
         let fetched = match picked {
             Some(picked) => Fetched::Picked { picked, deadline },
             None if range.is_empty() => return Ok(None),

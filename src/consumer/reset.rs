@@ -70,7 +70,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Error::GroupActive`] while the group has members on the log, or batches in flight; [`Error::InvalidName`].
+    /// [`Error::GroupActive`] while the group has members on the log, or batches in flight; [`Error::InvalidName`], and
+    /// [`Error::NoSuchLog`] when the log was deleted.
     pub fn reset(&self, log: &Log, to: ResetTo) -> Result<Vec<Reset>> {
         self.move_to(log, |places| places.iter().map(|place| place.towards(to)).collect())
     }
@@ -97,7 +98,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], and what reading the log may meet where `to` is a time.
+    /// [`Error::InvalidName`], [`Error::NoSuchLog`], and what reading the log may meet where `to` is a time.
     pub fn plan_reset(&self, log: &Log, to: ResetTo) -> Result<ResetPlan> {
         let store = self.check(log)?;
         let known = store.side().known_group(log.core().id(), self.name());
@@ -111,7 +112,11 @@ impl Group {
         if !self.store().is_same_store(log.handle()) {
             return Err(Error::option("log", "belongs to another store"));
         }
-        self.store().core()
+        let store = self.store().core()?;
+        if log.core().is_deleted() {
+            return Err(Error::NoSuchLog { name: log.name().to_owned() });
+        }
+        Ok(store)
     }
 
     /// Moves an inactive group where `plan` says, knowing where it is.

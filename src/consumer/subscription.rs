@@ -6,9 +6,11 @@ use crate::consumer::Choices;
 use crate::consumer::batch::Culprit;
 use crate::format::Metadata;
 use crate::group::{BatchId, Group as Members, GroupState, MemberId, Terms};
+use crate::journal::Move;
 use crate::partition::lock;
 use crate::placemarks::{Commit, Noted, PlacemarkKey};
 use crate::store::{LogCore, StoreCore};
+use crate::sync::MutexGuard;
 use crate::types::Millis;
 use crate::{Error, Result, StartAt};
 
@@ -29,11 +31,19 @@ impl Subscription {
         member: Option<String>,
         choices: &Choices,
     ) -> Result<(Self, MemberId)> {
+        let gone = || Error::NoSuchLog { name: log.name().to_owned() };
         // Held over the join, so that two consumers of a new group fix its start once, and no reset comes between.
         let mut registry = lock(log.groups());
+        if log.is_deleted() {
+            return Err(gone());
+        }
         let group = match registry.get(name) {
             Some(group) => group,
-            None => Arc::new(load(store, log, name, choices)?),
+            // Of a log that is deleted at this moment.
+            None => Arc::new(load(store, log, name, choices).map_err(|error| match error {
+                Error::Fenced => gone(),
+                other => log.explain(other),
+            })?),
         };
         registry.insert(&group);
         let subscription = Self { store: Arc::clone(store), log: Arc::clone(log), group };
@@ -53,6 +63,15 @@ impl Subscription {
     #[inline]
     pub(crate) fn key(&self, partition: u32) -> PlacemarkKey {
         PlacemarkKey { group: self.group.id, log: self.log.id(), partition }
+    }
+
+    /// The group, with what was held past its processing timeout taken back.
+    pub(super) fn members(&self) -> MutexGuard<'_, Members> {
+        let mut members = self.group.members();
+        if members.next_deadline().is_some() && members.expire(self.group.now()) {
+            self.log.signal().notify();
+        }
+        members
     }
 
     /// Takes in partitions that were added to the log: the group reads them from their first record.
@@ -79,7 +98,7 @@ impl Subscription {
     /// Settles a batch that ends here, and moves the placemark when the gapless prefix has grown. On return it is as
     /// durable as the store's durability says. Of a failed commit nothing is seen.
     pub(crate) fn settle(&self, partition: u32, batch: BatchId, end: u64, metadata: Option<Metadata>) -> Result<()> {
-        let mut members = self.group.members();
+        let mut members = self.members();
         let commit = self.settle_in(&mut members, partition, batch, end, metadata)?;
         drop(members);
         self.log.signal().notify();
@@ -115,10 +134,14 @@ impl Subscription {
     /// Settles what a batch has before the record that failed, gives the rest back, and counts the attempt: in one, so
     /// that no one gets that record before.
     pub(super) fn fail(&self, partition: u32, batch: BatchId, culprit: &Culprit) -> Result<()> {
-        let mut members = self.group.members();
+        let mut members = self.members();
         let left = members.give_back(partition, batch, culprit.offset)?;
         let commit = if left { self.settle_in(&mut members, partition, batch, culprit.offset, None)? } else { None };
         let side = self.store.side();
+        if !left {
+            // Nothing is written, and yet nothing is to be acknowledged after a failure.
+            side.check_usable()?;
+        }
         let noted = culprit.counts.then(|| side.note_trial(self.key(partition), |version| culprit.trial(version)));
         drop(members);
         self.log.signal().notify();
@@ -128,7 +151,7 @@ impl Subscription {
 
     /// Gives a batch back from this offset on; whether anything is left of it.
     pub(crate) fn give_back(&self, partition: u32, batch: BatchId, from: u64) -> Result<bool> {
-        let left = self.group.members().give_back(partition, batch, from);
+        let left = self.members().give_back(partition, batch, from);
         self.log.signal().notify();
         left
     }
@@ -143,14 +166,31 @@ impl Subscription {
         self.store.side().start(self.key(partition)).unwrap_or(0)
     }
 
-    /// Keeps a batch from being taken back while a transaction commits it.
-    pub(crate) fn begin_commit(&self, partition: u32, batch: BatchId) -> Result<()> {
-        self.group.members().commit_begins(partition, batch)
+    /// Keeps a batch that ends here from being taken back while a transaction commits it, and says how the placemark
+    /// moves with it: over what other members have settled behind it too. `Fenced` where it would not move, since what is
+    /// before the batch is not settled: a placemark never passes that.
+    pub(crate) fn begin_commit(
+        &self,
+        partition: u32,
+        batch: BatchId,
+        end: u64,
+        metadata: Option<Metadata>,
+    ) -> Result<Move> {
+        let mut members = self.members();
+        let floor = members.settles_to(partition, batch)?.ok_or(Error::Fenced)?;
+        members.commit_begins(partition, batch)?;
+        let metadata = members.ahead().would_settle(partition, end, metadata, floor);
+        Ok(Move { key: self.key(partition), offset: floor, metadata })
     }
 
     /// A transaction has moved the placemark with its results.
     pub(crate) fn committed(&self, partition: u32, batch: BatchId) -> Result<()> {
-        let settled = self.group.members().settle(partition, batch);
+        let mut members = self.group.members();
+        let settled = members.settle(partition, batch);
+        if let Ok(Some(floor)) = settled {
+            members.ahead().forget_below(partition, floor);
+        }
+        drop(members);
         self.log.signal().notify();
         settled.map(|_| ())
     }

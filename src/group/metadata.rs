@@ -1,6 +1,7 @@
 //! What was committed with batches that were settled above the floor, until the floor comes there.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::format::Metadata;
 
@@ -43,6 +44,26 @@ impl Ahead {
             last = self.0.remove(&at);
         }
         last.flatten()
+    }
+
+    /// The metadata for the placemark once a transaction settles a batch that ends here and moves the floor there. Nothing
+    /// is forgotten: it may not be decided.
+    pub(crate) fn would_settle(
+        &self,
+        partition: u32,
+        end: u64,
+        metadata: Option<Metadata>,
+        floor: u64,
+    ) -> Option<Metadata> {
+        let above = (Bound::Excluded((partition, end)), Bound::Included((partition, floor.max(end))));
+        self.0.range(above).next_back().map_or(metadata, |(_, last)| last.clone())
+    }
+
+    /// Forgets what is below the floor.
+    pub(crate) fn forget_below(&mut self, partition: u32, floor: u64) {
+        if !self.0.is_empty() {
+            self.0.retain(|(of, end), _| *of != partition || *end > floor);
+        }
     }
 
     /// Forgets what was settled above the floor: it is read again.

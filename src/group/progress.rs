@@ -114,13 +114,19 @@ impl Progress {
         self.next_fetch().from
     }
 
-    /// What to deliver next: the lowest dropped range, then the lowest that was held back, then what was never delivered.
+    /// What to deliver next: the lowest range that was dropped or held back, then what was never delivered. So nothing
+    /// is below it that is not settled, if nothing is in flight.
     #[inline]
     pub(crate) fn next_fetch(&self) -> Wanted {
-        self.dropped.first().or_else(|| self.held.first()).map_or(
-            Wanted { from: self.frontier, until: None },
-            |range| Wanted { from: range.start, until: Some(range.end) },
-        )
+        let (dropped, held) = (self.dropped.first(), self.held.first());
+        let lowest = match (dropped, held) {
+            (Some(dropped), Some(held)) => Some(if held.start < dropped.start { held } else { dropped }),
+            (dropped, held) => dropped.or(held),
+        };
+        lowest.map_or(Wanted { from: self.frontier, until: None }, |range| Wanted {
+            from: range.start,
+            until: Some(range.end),
+        })
     }
 
     /// All that is to be delivered: what was dropped or held back, then what was never delivered.

@@ -73,9 +73,12 @@ impl Registry {
         self.groups.insert(group.name.clone(), Arc::downgrade(group));
     }
 
-    /// Members and orphaned batches of a group.
+    /// Members and orphaned batches of a group, those past their processing timeout left out.
     pub(crate) fn active(&self, name: &str) -> usize {
-        self.get(name).map_or(0, |group| group.members().active())
+        let Some(group) = self.get(name) else { return 0 };
+        let mut members = group.members();
+        members.expire(group.now());
+        members.active()
     }
 
     /// Forgets what is known of an inactive group: it has been changed in the side log.

@@ -94,9 +94,11 @@ impl Waiting {
         }
     }
 
-    /// Whether its producer has a newer handle by now.
-    fn is_fenced(&self) -> bool {
+    /// Whether its producer has a newer handle by now, or a group whose placemark it moves is not there any more, since it
+    /// or its log was deleted.
+    fn is_fenced(&self, side: &SideLog) -> bool {
         self.work.producer.as_ref().is_some_and(|(fence, epoch)| fence.check(*epoch).is_err())
+            || self.work.placemarks.iter().any(|placemark| !side.has_group(placemark.key))
     }
 
     fn has_ended(&self) -> bool {
@@ -150,22 +152,22 @@ impl Journal {
             match self.try_turn(&rest) {
                 Ok(true) => return,
                 Ok(false) => rest.retain(|waiting| {
-                    let fenced = waiting.is_fenced();
+                    let fenced = waiting.is_fenced(&self.side);
                     if fenced {
                         waiting.end(Err(Error::Fenced));
                     }
                     !fenced
                 }),
                 Err(Refused { partition: Some(place), error }) => {
-                    let mut error = Some(error);
-                    rest.retain(|waiting| {
-                        let concerned = waiting.work.parts.iter().any(|(core, _)| place_of(core) == place);
-                        if concerned {
-                            let error = error.take().unwrap_or(Error::Fenced);
-                            waiting.end(Err(error));
-                        }
-                        !concerned
-                    });
+                    let concerns =
+                        |waiting: &Arc<Waiting>| waiting.work.parts.iter().any(|(core, _)| place_of(core) == place);
+                    let (concerned, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(concerns);
+                    match concerned.as_slice() {
+                        [alone] => alone.end(Err(error)),
+                        // Which of them it cannot take, and why, each finds out by itself.
+                        several => several.iter().for_each(|one| self.lead(std::slice::from_ref(one))),
+                    }
+                    rest = others;
                 }
                 Err(Refused { partition: None, error }) => {
                     let mut error = Some(error);
@@ -192,7 +194,7 @@ impl Journal {
             place_held.sync_ahead().map_err(refused)?;
             held.insert(*place, place_held);
         }
-        if turn.iter().any(|waiting| waiting.is_fenced()) {
+        if turn.iter().any(|waiting| waiting.is_fenced(&self.side)) {
             return Ok(false);
         }
         self.partition.check_usable().map_err(|error| Refused { partition: None, error })?;

@@ -41,7 +41,7 @@ pub(crate) use latch::{Latch, lock};
 pub(crate) use lifecycle::Floor;
 pub(crate) use producers::{Author, Fence};
 pub(crate) use read::Cursor;
-pub(crate) use recovery::read_small;
+pub(crate) use recovery::{is_left_open, read_small};
 pub use report::{Cut, Damage, RecoveryReport};
 
 use crate::format::{Ident, Manifest};

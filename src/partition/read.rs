@@ -57,7 +57,7 @@ pub(crate) struct Backlog {
     pub(crate) records: u64,
     /// Bytes of their frames.
     pub(crate) bytes: u64,
-    /// Time of the first.
+    /// Time of the first, if that can be read.
     pub(crate) oldest: Option<Millis>,
 }
 
@@ -117,9 +117,9 @@ impl PartitionCore {
         if range.is_empty() {
             return Ok(backlog);
         }
-        let mut first = Cursor::new(self, range.start);
-        let first = first.next()?.filter(|entry| entry.offset() < range.end);
-        backlog.oldest = first.map(|entry| entry.millis());
+        // Where it is damaged, how much is behind is worth knowing all the more.
+        let first = Cursor::new(self, range.start).next().ok().flatten();
+        backlog.oldest = first.filter(|entry| entry.offset() < range.end).map(|entry| entry.millis());
         for segment in self.segments().iter().filter(|segment| segment.base < range.end) {
             if segment.end() <= range.start && segment.last().is_some() {
                 continue;

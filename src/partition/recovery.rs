@@ -90,6 +90,12 @@ fn ends_early(env: &Env, dir: &Path, manifest: &Manifest, replay: bool) -> Resul
     Ok(Some(CacheIdentity::default()))
 }
 
+/// Whether a partition that is not open was not closed by whoever had it open: what was written then may not be on the
+/// disk. Opening it sees to that.
+pub(crate) fn is_left_open(env: &Env, ident: Ident, dir: &Path) -> Result<bool> {
+    Ok(!matches!(read_manifest(env, ident, dir)?.state, State::Clean))
+}
+
 fn read_manifest(env: &Env, ident: Ident, dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
     let bytes = read_small(env.storage.as_ref(), &path, Manifest::LONGEST)?

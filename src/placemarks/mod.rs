@@ -169,6 +169,11 @@ impl SideLog {
         Ok(Commit { side: self, key, placemark: Some(placemark), appended })
     }
 
+    /// Whether a group is there, on its log.
+    pub(crate) fn has_group(&self, key: PlacemarkKey) -> bool {
+        lock(&self.table).has_group(key)
+    }
+
     /// Writes what is tried next in a partition, to be waited for; `trial` makes it, knowing the version of the placemark.
     /// `Fenced` when its group, or its log, has been deleted.
     pub(crate) fn note_trial(&self, key: PlacemarkKey, trial: impl FnOnce(u64) -> Trial) -> Result<Noted<'_>> {

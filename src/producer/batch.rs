@@ -67,8 +67,8 @@ impl Producer {
         for (place, record) in records.iter().enumerate() {
             self.log.check_key(record.key_bytes().is_some(), place)?;
         }
-        if first.checked_add(records.len() as u64).is_none() {
-            return Err(Error::option("first_sequence", "is so large that the batch's sequences pass 2^64"));
+        if first.checked_add((records.len() as u64).saturating_sub(1)).is_none() {
+            return Err(Error::option("first_sequence", "is so large that the batch's sequences pass 2^64 - 1"));
         }
         let mut outcome = vec![Appended::Duplicate(None); records.len()];
         let runs = self.new_runs(first, records, &mut outcome)?;
@@ -102,7 +102,7 @@ impl Producer {
     fn new_runs<'a>(&mut self, first: u64, records: Vec<Record<'a>>, outcome: &mut [Appended]) -> Result<Vec<Run<'a>>> {
         let mut runs: BTreeMap<u32, Vec<Run<'a>>> = BTreeMap::new();
         let mut unkeyed = None;
-        for (((at, record), sequence), outcome) in records.into_iter().enumerate().zip(first..).zip(outcome) {
+        for (((at, record), sequence), outcome) in records.into_iter().enumerate().zip(first..=u64::MAX).zip(outcome) {
             let keyed = record.key_bytes().is_some();
             if !keyed && self.largest.is_some_and(|largest| largest >= sequence) {
                 *outcome = self.duplicate(sequence, None)?;

@@ -27,6 +27,8 @@ pub(crate) struct StoreCore {
     logs: Mutex<BTreeMap<String, Arc<Slot>>>,
     /// What transactions had decided before this opening, for partitions that were not opened since.
     unapplied: Mutex<Unapplied>,
+    /// Whether logs that are not open have nothing that is not on the disk.
+    others_synced: AtomicBool,
     closed: AtomicBool,
     /// Given back when the store has been closed. Held over the closing, so that a second one waits for the first.
     lock: Mutex<Option<Box<dyn Lock>>>,
@@ -62,6 +64,7 @@ impl StoreCore {
             side,
             logs: Mutex::default(),
             unapplied: Mutex::default(),
+            others_synced: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         });
@@ -178,6 +181,10 @@ impl StoreCore {
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_open()?;
         let mut outcome = Ok(());
+        if !self.others_synced.load(Ordering::Acquire) {
+            outcome = self.open_left_open();
+            self.others_synced.store(outcome.is_ok(), Ordering::Release);
+        }
         for log in self.open_logs() {
             for partition in log.partitions() {
                 match partition.sync() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::error::At;
 use crate::format::{Ident, LogFile};
-use crate::partition::{PartitionCore, lock, read_small};
+use crate::partition::{PartitionCore, is_left_open, lock, read_small};
 use crate::storage::replace;
 use crate::storage::{Kind, Listed, Signal};
 use crate::store::{LogCore, StoreCore, directory};
@@ -165,6 +165,36 @@ impl StoreCore {
         let count = file.options.partition_count();
         let partitions = self.open_partitions(&dir, &file, 0..count, &signal)?;
         Ok(LogCore::new(id, name, dir, file.options, self.durability(), partitions, signal))
+    }
+
+    /// Opens the logs that an earlier process left open, and that no one has asked for since: what it wrote there is on
+    /// the disk then. All are tried, also after a failure; the first one is returned.
+    pub(super) fn open_left_open(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for (name, id) in self.side().logs() {
+            let left_open = if lock(&self.slot(&name)).is_some() { Ok(false) } else { self.is_left_open(&name, id) };
+            outcome = outcome.and(match left_open {
+                Ok(false) => Ok(()),
+                Ok(true) | Err(_) => match self.existing_log(&name) {
+                    // Deleted meanwhile.
+                    Ok(_) | Err(Error::NoSuchLog { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                },
+            });
+        }
+        outcome
+    }
+
+    fn is_left_open(&self, name: &str, id: LogId) -> Result<bool> {
+        let dir = directory::logs(self.dir()).join(name);
+        let count = self.read_log_file(&dir)?.map_or(0, |file| file.options.partition_count());
+        let left_open = |number: u32| is_left_open(self.env(), self.ident(id, number), &dir.join(number.to_string()));
+        for number in 0..count {
+            if left_open(number)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn open_partitions(

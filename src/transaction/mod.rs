@@ -8,7 +8,7 @@ use crate::format::record_len;
 use crate::journal::{Gathered, GatheredMark, Move, Work};
 use crate::partition::PartitionCore;
 use crate::record::Record;
-use crate::store::Handle;
+use crate::store::{Handle, LogCore};
 use crate::types::{LogId, Millis};
 use crate::{Batch, Error, ExactlyOnce, Log, Result, Store};
 
@@ -42,9 +42,18 @@ pub(crate) const MOST_BYTES: usize = 32 << 20;
 pub struct Transaction {
     store: Handle,
     parts: BTreeMap<(LogId, u32), (Arc<PartitionCore>, Gathered)>,
+    logs: BTreeMap<LogId, Concerned>,
     bytes: usize,
     /// Whether a record was refused because it was too much.
     over: bool,
+}
+
+/// A log that a transaction has a record for, or had.
+#[derive(Debug)]
+struct Concerned {
+    core: Arc<LogCore>,
+    /// The partition of its records without a key: they stay together, as those of a batch do.
+    unkeyed: Option<u32>,
 }
 
 /// What a transaction held at some time.
@@ -56,7 +65,7 @@ pub(crate) struct Savepoint {
 
 impl Transaction {
     pub(crate) fn new(store: Handle) -> Self {
-        Self { store, parts: BTreeMap::new(), bytes: 0, over: false }
+        Self { store, parts: BTreeMap::new(), logs: BTreeMap::new(), bytes: 0, over: false }
     }
 
     pub(crate) fn savepoint(&self) -> Savepoint {
@@ -80,8 +89,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::RecordTooLarge`] and [`Error::TransactionTooLarge`] (over 32 MiB), upon which the transaction holds what
-    /// it held before.
+    /// [`Error::RecordTooLarge`], [`Error::TransactionTooLarge`] (over 32 MiB) and [`Error::NoSuchLog`], upon which the
+    /// transaction holds what it held before.
     pub fn append<'r>(&mut self, log: &Log, record: impl Into<Record<'r>>) -> Result<()> {
         let record = record.into();
         if !self.store.is_same_store(log.handle()) {
@@ -92,11 +101,17 @@ impl Transaction {
             self.over = true;
             return Err(Error::TransactionTooLarge { size: size as u64, max: MOST_BYTES as u64 });
         }
-        // Records without a key stay together, as those of a batch do.
-        let unkeyed = |log: LogId| self.parts.keys().rfind(|place| place.0 == log).map(|place| place.1);
-        let core = log.core().choose(&record, unkeyed(log.core().id()))?;
+        if log.core().is_deleted() {
+            return Err(Error::NoSuchLog { name: log.name().to_owned() });
+        }
+        let concerned = self.logs.entry(log.core().id());
+        let concerned = concerned.or_insert_with(|| Concerned { core: Arc::clone(log.core()), unkeyed: None });
+        let core = log.core().choose(&record, concerned.unkeyed)?;
         core.check_record(&record)?;
         let ident = core.ident();
+        if record.key_bytes().is_none() {
+            concerned.unkeyed = Some(ident.partition);
+        }
         let (_, gathered) =
             self.parts.entry((ident.log, ident.partition)).or_insert_with(|| (Arc::clone(core), Gathered::default()));
         gathered.push(&record)?;
@@ -108,7 +123,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// When it cannot be decided nothing of it appears, unless the failure is one of the disk's: then the store is
+    /// [`Error::NoSuchLog`] when a log of it was deleted. When it cannot be decided nothing of it appears, unless the failure is one of the disk's: then the store is
     /// [`Error::Failed`], and the next opening either finishes it whole or leaves no trace.
     pub fn commit(self) -> Result<()> {
         self.finish(Vec::new())
@@ -144,7 +159,7 @@ impl Transaction {
     }
 
     pub(crate) fn finish(self, placemarks: Vec<Move>) -> Result<()> {
-        let Self { store, parts, .. } = self;
+        let Self { store, parts, logs, .. } = self;
         let core = store.core()?;
         if parts.is_empty() && placemarks.is_empty() {
             return Ok(());
@@ -153,7 +168,7 @@ impl Transaction {
         let parts = parts.into_values().map(|(partition, gathered)| (partition, gathered.finish(now))).collect();
         let committed = core.journal().commit(Work { parts, placemarks, durable: true, producer: None });
         core.env().background.lend_a_hand();
-        committed.map(|_| ())
+        committed.map(|_| ()).map_err(|error| logs.values().fold(error, |error, log| log.core.explain(error)))
     }
 }
 

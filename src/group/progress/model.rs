@@ -76,7 +76,9 @@ impl Model {
             let from = *offsets.first()?;
             Some(Wanted { from, until: (from..).find(|at| !offsets.contains(at)) })
         };
-        first(&self.dropped).or(first(&self.held)).unwrap_or(Wanted { from: self.frontier, until: None })
+        let ranges = [first(&self.dropped), first(&self.held)];
+        let lowest = ranges.into_iter().flatten().min_by_key(|wanted| wanted.from);
+        lowest.unwrap_or(Wanted { from: self.frontier, until: None })
     }
 
     fn read(&mut self, len: u64) -> Range<u64> {
