@@ -149,7 +149,12 @@ impl Store {
     }
 
     /// Makes everything written so far durable, whatever the durability. When it is missing or damaged later, that is
-    /// [`Error::Corrupt`](crate::Error::Corrupt), never a silent loss.
+    /// [`Error::Corrupt`](crate::Error::Corrupt), never a silent loss. Logs that an earlier process left open, and that were
+    /// not asked for since, are opened for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`](crate::Error::Failed) and those of opening a log. The others are synced all the same.
     pub fn sync(&self) -> Result<()> {
         self.handle.core()?.sync()
     }
