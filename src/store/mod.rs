@@ -29,7 +29,8 @@ use crate::{Durability, LogOptions, RecoveryMode, RecoveryReport, Result, WriteM
 ///
 /// It is cheap to clone, and all clones share one state. It is closed by [`close`](Self::close), or when the last handle
 /// of it is dropped: a store, log, partition, reader, consumer or its builder, group or its reset plan, producer or
-/// transaction. Batches and entries do not keep it open. A store that was not closed loses nothing: the next opening recovers it.
+/// transaction. Batches and entries do not keep it open. A store that was not closed loses nothing: the next opening
+/// recovers it.
 ///
 /// ```
 /// # fn main() -> placemark::Result<()> {

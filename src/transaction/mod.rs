@@ -123,8 +123,9 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLog`] when a log of it was deleted. When it cannot be decided nothing of it appears, unless the failure is one of the disk's: then the store is
-    /// [`Error::Failed`], and the next opening either finishes it whole or leaves no trace.
+    /// [`Error::NoSuchLog`] when a log of it was deleted. When it cannot be decided nothing of it appears, unless the
+    /// failure is one of the disk's: then the store is [`Error::Failed`], and the next opening either finishes it whole or
+    /// leaves no trace.
     pub fn commit(self) -> Result<()> {
         self.finish(Vec::new())
     }
