@@ -311,6 +311,13 @@ fn a_batch_past_its_processing_timeout_counts_no_more_though_no_one_polls() {
     assert!(held.elapsed() >= timeout / 2);
     assert!(matches!(batch.commit(), Err(Error::Fenced)));
     let batch = consumer.poll(WAIT).unwrap().unwrap();
+    let held = Instant::now();
+    while store.group("group").members().unwrap()[0].in_flight > 0 {
+        assert!(held.elapsed() < WAIT, "it is in flight for ever");
+        thread::yield_now();
+    }
+    assert!(matches!(batch.commit(), Err(Error::Fenced)));
+    let batch = consumer.poll(WAIT).unwrap().unwrap();
     drop(consumer);
     let held = Instant::now();
     while matches!(store.group("group").reset(&log, ResetTo::Latest), Err(Error::GroupActive { .. })) {

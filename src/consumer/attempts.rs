@@ -10,7 +10,7 @@ use crate::broken::broken;
 use crate::consumer::{Consumer, Filled};
 use crate::format::Trial;
 use crate::group::{BatchId, Fetch, Fetched};
-use crate::{Entry, Error, Log, Payload, Record, Result, Transaction};
+use crate::{Entry, Log, Payload, Record, Result, Transaction};
 
 /// The longest reason that is kept, in bytes.
 const REASON_BYTES: usize = 1024;
@@ -133,9 +133,6 @@ impl<M> Consumer<M> {
         let Some(log) = self.attempts.as_ref().and_then(|attempts| attempts.dead_letter.as_ref()) else {
             return subscription.settle(partition, batch, end, metadata);
         };
-        if log.core().is_deleted() {
-            return Err(Error::NoSuchLog { name: log.name().to_owned() });
-        }
         let reason = subscription.group.reason(partition, entry.offset());
         if broken("letter apart") {
             log.append(letter(subscription.log.name(), entry, &reason, failed))?;

@@ -226,8 +226,8 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] for the group's name, [`Error::InvalidOption`], and [`Error::OffsetOutOfRange`] for a new
-    /// group's [`StartAt::Offset`] that a partition does not have.
+    /// [`Error::InvalidName`] for the group's name, [`Error::InvalidOption`], [`Error::OffsetOutOfRange`] for a new group's
+    /// [`StartAt::Offset`] that a partition does not have, and [`Error::NoSuchLog`] when the log was deleted.
     pub fn at_most_once(self) -> Result<Consumer<AtMostOnce>> {
         self.join(Mode::AtMostOnce)
     }

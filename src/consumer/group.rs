@@ -130,7 +130,10 @@ impl Group {
         let mut all = Vec::new();
         for log in store.open_logs() {
             let Some(state) = lock(log.groups()).get(&self.name) else { continue };
-            let seen = state.members().look();
+            let mut members = state.members();
+            members.expire(state.now());
+            let seen = members.look();
+            drop(members);
             all.extend(seen.into_iter().map(|Seen { name, owned, awaited, in_flight }| GroupMember {
                 log: log.name().to_owned(),
                 name,

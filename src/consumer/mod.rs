@@ -253,7 +253,7 @@ impl<M> Consumer<M> {
     /// The partitions this consumer reads now, sorted.
     pub fn assignment(&self) -> Vec<u32> {
         self.subscription.follow_growth();
-        self.subscription.group.members().owned(self.member)
+        self.subscription.members().owned(self.member)
     }
 
     /// The next offset that will be delivered from a partition; `None` when it is not assigned to this consumer.
@@ -359,10 +359,7 @@ impl<M> Consumer<M> {
         if self.closed || self.handle.is_closed() {
             return Err(Error::Closed);
         }
-        if self.subscription.log.is_deleted() {
-            return Err(Error::NoSuchLog { name: self.subscription.log.name().to_owned() });
-        }
-        Ok(())
+        self.subscription.log.check_exists()
     }
 
     /// Leave to read what comes next. Where there is nothing, how long it is until a batch in flight, of any member, is

@@ -41,8 +41,8 @@ impl ResetPlan {
     /// # Errors
     ///
     /// [`Error::GroupActive`] while the group has members on the log, or batches in flight; [`Error::Fenced`] when it has
-    /// moved since the plan was made; [`Error::OffsetOutOfRange`] when retention has taken where it was to go. Nothing
-    /// has moved then.
+    /// moved since the plan was made; [`Error::OffsetOutOfRange`] when retention has taken where it was to go;
+    /// [`Error::NoSuchLog`] when the log was deleted. Nothing has moved then.
     pub fn apply(self) -> Result<Vec<Reset>> {
         let Self { group, log, resets } = self;
         group.move_to(&log, |places| {
@@ -113,10 +113,7 @@ impl Group {
             return Err(Error::option("log", "belongs to another store"));
         }
         let store = self.store().core()?;
-        if log.core().is_deleted() {
-            return Err(Error::NoSuchLog { name: log.name().to_owned() });
-        }
-        Ok(store)
+        log.core().check_exists().map(|()| store)
     }
 
     /// Moves an inactive group where `plan` says, knowing where it is.

@@ -31,17 +31,14 @@ impl Subscription {
         member: Option<String>,
         choices: &Choices,
     ) -> Result<(Self, MemberId)> {
-        let gone = || Error::NoSuchLog { name: log.name().to_owned() };
         // Held over the join, so that two consumers of a new group fix its start once, and no reset comes between.
         let mut registry = lock(log.groups());
-        if log.is_deleted() {
-            return Err(gone());
-        }
+        log.check_exists()?;
         let group = match registry.get(name) {
             Some(group) => group,
             // Of a log that is deleted at this moment.
             None => Arc::new(load(store, log, name, choices).map_err(|error| match error {
-                Error::Fenced => gone(),
+                Error::Fenced => log.gone(),
                 other => log.explain(other),
             })?),
         };

@@ -129,7 +129,7 @@ impl Log {
     fn open_producer(&self, name: &str) -> Result<Producer> {
         let (store, log) = (self.handle().core()?, self.core());
         let id = match store.side().take_producer(log.id(), name) {
-            Err(Error::Fenced) => return Err(Error::NoSuchLog { name: log.name().to_owned() }),
+            Err(Error::Fenced) => return Err(log.gone()),
             taken => taken?,
         };
         let fence = log.fence(id.number);

@@ -223,12 +223,24 @@ impl LogCore {
         self.deleted.load(Ordering::Acquire)
     }
 
+    /// Refuses what is asked of a log that was deleted.
+    #[inline]
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        if self.is_deleted() { Err(self.gone()) } else { Ok(()) }
+    }
+
     /// Partitions of a deleted log answer `Closed`; this says why.
     #[cold]
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
-            Error::Closed if self.is_deleted() => Error::NoSuchLog { name: self.name.clone() },
+            Error::Closed if self.is_deleted() => self.gone(),
             other => other,
         }
+    }
+
+    /// What is said of a log that was deleted.
+    #[cold]
+    pub(crate) fn gone(&self) -> Error {
+        Error::NoSuchLog { name: self.name.clone() }
     }
 }

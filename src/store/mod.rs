@@ -161,7 +161,8 @@ impl Store {
     }
 
     /// Closes the store at once, whoever holds handles of it: those answer [`Error::Closed`](crate::Error::Closed) from
-    /// now on. Everything written is durable on return, and the lock is given back.
+    /// now on. Everything written through it is durable on return, and the lock is given back. What an earlier process left
+    /// in logs that no one has asked for since is as durable as it was; [`sync`](Self::sync) sees to that too.
     ///
     /// Dropping the last handle does the same, and cannot report a failure. To close a closed store is `Ok`.
     ///

@@ -101,9 +101,7 @@ impl Transaction {
             self.over = true;
             return Err(Error::TransactionTooLarge { size: size as u64, max: MOST_BYTES as u64 });
         }
-        if log.core().is_deleted() {
-            return Err(Error::NoSuchLog { name: log.name().to_owned() });
-        }
+        log.core().check_exists()?;
         let concerned = self.logs.entry(log.core().id());
         let concerned = concerned.or_insert_with(|| Concerned { core: Arc::clone(log.core()), unkeyed: None });
         let core = log.core().choose(&record, concerned.unkeyed)?;
@@ -134,8 +132,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] when the batch was taken back, or its partition sought: nothing of the transaction appears, and
-    /// the batch's records are delivered again. Otherwise those of [`commit`](Self::commit), upon which the batch counts
+    /// [`Error::Fenced`] when the batch was taken back, its partition sought, or its log deleted: nothing of the
+    /// transaction appears, and the batch's records are delivered again, where there still are any. Otherwise those of [`commit`](Self::commit), upon which the batch counts
     /// as dropped.
     pub fn commit_with(self, batch: Batch<ExactlyOnce>) -> Result<()> {
         if !batch.is_of(&self.store) {
