@@ -15,6 +15,7 @@ mod background;
 mod compaction;
 mod durability;
 mod env;
+mod gathering;
 mod hold;
 mod latch;
 mod leader;
