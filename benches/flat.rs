@@ -125,20 +125,20 @@ fn flat(criterion: &mut Criterion) {
     common::warm_up();
     let (large, small) = filled(gib);
     let beside = "the same at 100 MiB";
-    Contest::new(format!("read a record at a random offset, one a frame, at {gib} GiB of log"), 21, 10 * READS)
+    Contest::new(format!("read a record at a random offset, one a frame, at {gib} GiB of log"), 41, 10 * READS)
         .way("placemark", |n| read(&large.subject, large.singly, n))
         .limit(beside, 0.9, |n| read(&small.subject, small.singly, n))
         .hold(criterion);
-    Contest::new(format!("read a record at a random offset, 1024 a frame, at {gib} GiB of log"), 21, READS)
+    Contest::new(format!("read a record at a random offset, 1024 a frame, at {gib} GiB of log"), 41, READS)
         .way("placemark", |n| read(&large.subject, large.in_batches, n))
         .limit(beside, 0.9, |n| read(&small.subject, small.in_batches, n))
         .hold(criterion);
-    Contest::new(format!("scan of 1 KiB, records in batches, at {gib} GiB of log"), 21, WINDOW * PER_MIB)
+    Contest::new(format!("scan of 1 KiB, records in batches, at {gib} GiB of log"), 41, WINDOW * PER_MIB)
         .way("placemark", |_| scan(&large.subject, large.in_batches))
         .limit(beside, 0.9, |_| scan(&small.subject, small.in_batches))
         .hold(criterion);
     // A new small one each time: appending makes it larger.
-    Contest::new(format!("append 100 B, Os, at {gib} GiB of log"), 21, APPENDS)
+    Contest::new(format!("append 100 B, Os, at {gib} GiB of log"), 41, APPENDS)
         .way("placemark", |n| append(&large.subject, n))
         .limit(beside, 0.9, |n| append(&small_one(), n))
         .hold(criterion);

@@ -119,10 +119,15 @@ impl Map {
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
     /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
     /// whole. Advice, which a kernel may not know.
+    ///
+    /// Also that each is brought in alone: the kernel would read ahead behind it, in small pages, which then stand where
+    /// the next large one should. Not where it has no large pages: there, reading ahead is what makes it fast.
     pub(crate) fn prefer_large_pages(&self) {
         #[cfg(target_os = "linux")]
-        if let Region::File(mapping) = &self.region {
-            let _ = mapping.advise(memmap2::Advice::HugePage);
+        if let Region::File(mapping) = &self.region
+            && mapping.advise(memmap2::Advice::HugePage).is_ok()
+        {
+            let _ = mapping.advise(memmap2::Advice::Random);
         }
     }
 
