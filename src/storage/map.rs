@@ -117,17 +117,12 @@ impl Map {
     }
 
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
-    /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
-    /// whole. Advice, which a kernel may not know.
-    ///
-    /// Also that each is brought in alone: the kernel would read ahead behind it, in small pages, which then stand where
-    /// the next large one should. Not where it has no large pages: there, reading ahead is what makes it fast.
+    /// are stored in order. Only where frames are not synced one by one, since a sync writes a dirty page whole. And each
+    /// alone: the kernel reads ahead in small pages, where the next large one should stand. Only advice.
     pub(crate) fn prefer_large_pages(&self) {
         #[cfg(target_os = "linux")]
-        if let Region::File(mapping) = &self.region
-            && mapping.advise(memmap2::Advice::HugePage).is_ok()
-        {
-            let _ = mapping.advise(memmap2::Advice::Random);
+        if let Region::File(mapping) = &self.region {
+            let _ = mapping.advise(memmap2::Advice::HugePage).and_then(|()| mapping.advise(memmap2::Advice::Random));
         }
     }
 
@@ -155,9 +150,9 @@ impl Map {
         }
     }
 
-    /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there. Changes no
-    /// byte, and waits for the kernel: for a background thread. The pages count as dirty. Advice: where a kernel does
-    /// not know it (Linux before 5.14), or the file has been cut meanwhile, the first store makes its page ready.
+    /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there; for a thread that
+    /// may wait. Changes no byte; the pages count as dirty. Advice: where a kernel does not know it (Linux before 5.14), or
+    /// the file has been cut meanwhile, the first store makes its page ready.
     pub(crate) fn populate(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if let Region::File(mapping) = &self.region
@@ -188,8 +183,8 @@ impl fmt::Debug for Map {
     }
 }
 
-/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time, since counting atomically
-/// is a third of what it takes to hand out a record.
+/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time, since counting each is a
+/// third of what it takes to hand out a record.
 pub(crate) struct Share(Counted);
 
 /// Hands out shares.
