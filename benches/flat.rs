@@ -36,7 +36,9 @@ struct Log {
 
 impl Log {
     fn new() -> Self {
-        Self { subject: subject(Durability::Os, LogOptions::new()), mib: 0, in_batches: 0, singly: 0 }
+        // Small enough that what is read stands in full segments in both: the one that is appended to is mapped otherwise.
+        let options = LogOptions::new().segment_bytes(32 << 20);
+        Self { subject: subject(Durability::Os, options), mib: 0, in_batches: 0, singly: 0 }
     }
 
     fn next(&self) -> u64 {
