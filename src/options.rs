@@ -7,9 +7,9 @@ use crate::{Error, Result};
 /// What `Ok` of an append means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// On disk: it survives power loss. Callers at the same time share one `fdatasync`, which is held back until those
-    /// whom the last one covered are here again, at most as long as that one took, and 1 ms; a caller that is alone
-    /// never waits for others. A record becomes readable when it is durable, not before. The default.
+    /// On disk: it survives power loss. Callers at the same time share one `fdatasync`. The next one may be held back
+    /// until those whom it covered are here again: for as long as it took since it ended, and at most 1 ms. One thread
+    /// alone is never held back. A record becomes readable when it is durable, not before. The default.
     Sync,
     /// In the page cache: it survives a crash of the process, and is on disk within this time.
     Interval(Duration),

@@ -2,9 +2,9 @@
 //!
 //! Those whose records a sync covered mostly come back at once with their next. A sync that begins before they are here
 //! leaves them to the one after it, and half of all threads always wait for the other half. So the next sync waits for
-//! as many as there were before: at most as long as a sync takes, since then it would have been better not to wait, and
-//! ever more rarely where it was in vain. A thread that is alone never waits. *(The idea: `commit_siblings` and
-//! `commit_delay` of `PostgreSQL`; here both are learned from the syncs before.)*
+//! as many as there were before: for as long as a sync takes, counted from its end, since then it would have been better
+//! not to wait; and ever more rarely where it was in vain. A thread that has been alone for that long never waits. *(The
+//! idea: `commit_siblings` and `commit_delay` of `PostgreSQL`; here both are learned from the syncs before.)*
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct Gathering {
     awaited: u32,
     missing: u32,
     patience: Duration,
-    /// Waits in a row to which less than half of the awaited came.
+    /// How often in a row less than half of the awaited came in time.
     in_vain: u32,
     /// So many syncs are not held back.
     pause: u32,
@@ -44,9 +44,13 @@ impl Gathering {
         self.missing = self.missing.saturating_sub(1);
     }
 
-    /// How long those who are missing may be waited for; `None` when all are here.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        (self.missing > 0).then_some(self.patience)
+    /// How long those who are missing may still be waited for, `since` the last sync ended; `None` when all are here,
+    /// or it has been long enough.
+    pub(super) fn patience(&self, since: impl FnOnce() -> Duration) -> Option<Duration> {
+        if self.missing == 0 {
+            return None;
+        }
+        self.patience.checked_sub(since()).filter(|left| !left.is_zero())
     }
 
     /// The next sync begins.
@@ -75,12 +79,16 @@ mod tests {
 
     const TOOK: Duration = Duration::from_micros(100);
 
+    fn at_once() -> Duration {
+        Duration::ZERO
+    }
+
     #[test]
     fn a_thread_that_is_alone_never_waits() {
         let mut gathering = Gathering::default();
         for _ in 0..3 {
             gathering.ended(1, 0, TOOK);
-            assert_eq!(gathering.patience(), None);
+            assert_eq!(gathering.patience(at_once), None);
             gathering.begins();
         }
     }
@@ -89,23 +97,32 @@ mod tests {
     fn as_many_as_were_covered_are_waited_for() {
         let mut gathering = Gathering::default();
         gathering.ended(1, 1, TOOK);
-        assert_eq!(gathering.patience(), Some(TOOK), "the leader may come back while another waits");
+        assert_eq!(gathering.patience(at_once), Some(TOOK), "the leader may come back while another waits");
         gathering.ended(3, 1, TOOK);
         for _ in 0..3 {
-            assert_eq!(gathering.patience(), Some(TOOK));
+            assert_eq!(gathering.patience(at_once), Some(TOOK));
             gathering.came();
         }
-        assert_eq!(gathering.patience(), None);
+        assert_eq!(gathering.patience(at_once), None);
         gathering.came();
         gathering.begins();
-        assert_eq!(gathering.patience(), None);
+        assert_eq!(gathering.patience(at_once), None);
+    }
+
+    #[test]
+    fn who_comes_later_does_not_wait_for_those_who_did_not_come_back() {
+        let mut gathering = Gathering::default();
+        gathering.ended(4, 0, TOOK);
+        assert_eq!(gathering.patience(|| TOOK / 4), Some(TOOK / 4 * 3));
+        assert_eq!(gathering.patience(|| TOOK), None);
+        assert_eq!(gathering.patience(|| Duration::from_secs(10)), None);
     }
 
     #[test]
     fn a_slow_disk_does_not_make_it_wait_as_long() {
         let mut gathering = Gathering::default();
         gathering.ended(2, 0, Duration::from_secs(1));
-        assert_eq!(gathering.patience(), Some(LONGEST));
+        assert_eq!(gathering.patience(at_once), Some(LONGEST));
     }
 
     #[test]
@@ -113,7 +130,7 @@ mod tests {
         let mut gathering = Gathering::default();
         let mut next = |came: u32| {
             gathering.ended(4, 0, TOOK);
-            let held_back = gathering.patience().is_some();
+            let held_back = gathering.patience(at_once).is_some();
             (0..came).for_each(|_| gathering.came());
             gathering.begins();
             held_back

@@ -39,6 +39,8 @@ struct State {
     /// Threads that wait for an even round, and for an odd one, and have not been told that it is over.
     waiting: [u32; 2],
     gathering: Gathering,
+    /// Since when the last sync has been over.
+    ended: Option<Stopwatch>,
     /// Whether one of those who wait for the next sync sees to it that it is not held back too long.
     watched: bool,
 }
@@ -90,7 +92,9 @@ impl Leader {
             }
             let mut patience = None;
             if state.leading.is_none() {
-                patience = state.gathering.patience().filter(|_| end.is_some() && !waited_long);
+                if end.is_some() && !waited_long {
+                    patience = state.gathering.patience(|| state.ended.map_or(Duration::ZERO, |ended| ended.elapsed()));
+                }
                 if patience.is_none() {
                     state.gathering.begins();
                     state.watched = false;
@@ -145,6 +149,7 @@ impl Leader {
         let covered = mem::take(state.waiting(ended));
         let late = *state.waiting(ended + 1);
         state.gathering.ended(covered + 1, late, took);
+        state.ended = Some(Stopwatch::start());
         drop(state);
         if late > 0 {
             self.turn(ended + 1).notify_one();
@@ -327,6 +332,23 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_long_after_a_sync_is_not_held_back() {
+        let sync = HeldBack::until(9, Duration::from_millis(1));
+        let ended = Stopwatch::start();
+        lock(&sync.leader.state).ended = Some(ended);
+        while ended.elapsed() < Duration::from_millis(1) {
+            thread::yield_now();
+        }
+        let looks = AtomicU64::new(0);
+        let durable = || {
+            looks.fetch_add(1, Ordering::SeqCst);
+            0
+        };
+        assert!(sync.leader.take_turn(Some(1), durable, || Ok(())).unwrap());
+        assert_eq!(looks.into_inner(), 1, "it waited, and looked again");
+    }
+
+    #[test]
     fn what_ends_waiting_ends_it_also_while_a_sync_is_held_back() {
         let sync = HeldBack::until(9, LONG);
         let first = sync.waited_for(1);
@@ -344,5 +366,6 @@ mod tests {
         assert!(sync.wanted(None).recv_timeout(LONG).unwrap());
         sync.synced(1);
         assert!(!first.recv_timeout(LONG).unwrap());
+        assert!(lock(&sync.leader.state).ended.is_some(), "who comes next could not know how long ago it was");
     }
 }

@@ -117,18 +117,17 @@ impl Map {
     }
 
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
-    /// are stored in order. Only where frames are not synced one by one, since a sync writes a dirty page whole. And each
-    /// alone: the kernel reads ahead in small pages, where the next large one should stand. Only advice.
-    pub(crate) fn prefer_large_pages(&self) {
+    /// are stored in order. Only where frames are not synced one by one, since a sync writes a dirty page whole. Behind
+    /// `from` each alone: the kernel reads ahead in small pages, where the next large one should stand. Only advice.
+    pub(crate) fn prefer_large_pages(&self, from: usize) {
         #[cfg(target_os = "linux")]
-        if let Region::File(mapping) = &self.region {
-            let _ = mapping.advise(memmap2::Advice::HugePage).and_then(|()| mapping.advise(memmap2::Advice::Random));
+        if matches!(&self.region, Region::File(mapping) if mapping.advise(memmap2::Advice::HugePage).is_ok()) {
+            self.bring_in_alone(from);
         }
     }
 
-    /// Asks for small pages in the page cache behind `from`: the kernel is not to bring in what surrounds a page that is
-    /// stored into for the first time, which it does in pieces that it later writes whole. Only advice.
-    pub(crate) fn prefer_small_pages(&self, from: usize) {
+    /// Asks that behind `from` nothing is brought in around what is stored into, to be written whole later. Only advice.
+    pub(crate) fn bring_in_alone(&self, from: usize) {
         #[cfg(target_os = "linux")]
         if let Region::File(mapping) = &self.region {
             let start = from / Heap::PAGE * Heap::PAGE;
