@@ -142,9 +142,9 @@ impl Writer {
         map.fill(extent.pos.index());
         let sink = if mapped { map.writer(extent.pos.index(), allocated as usize) } else { None };
         if !shape.synced {
-            map.prefer_large_pages(extent.pos.index());
+            map.prefer_large_pages();
         } else if mapped {
-            map.bring_in_alone(extent.pos.index());
+            map.prefer_small_pages(extent.pos.index());
         }
         let (sink, file) = match sink {
             // Stored through the mapping, which can keep the file open as well as a descriptor can. What was there when a

@@ -117,17 +117,18 @@ impl Map {
     }
 
     /// Asks for large pages in the page cache, as far as the file reaches: a third of the page faults' cost when frames
-    /// are stored in order. Only where frames are not synced one by one, since a sync writes a dirty page whole. Behind
-    /// `from` each alone: the kernel reads ahead in small pages, where the next large one should stand. Only advice.
-    pub(crate) fn prefer_large_pages(&self, from: usize) {
+    /// are stored one after the other. Only where frames are not synced one by one, since a sync writes a dirty page
+    /// whole. Advice, which a kernel may not know.
+    pub(crate) fn prefer_large_pages(&self) {
         #[cfg(target_os = "linux")]
-        if matches!(&self.region, Region::File(mapping) if mapping.advise(memmap2::Advice::HugePage).is_ok()) {
-            self.bring_in_alone(from);
+        if let Region::File(mapping) = &self.region {
+            let _ = mapping.advise(memmap2::Advice::HugePage);
         }
     }
 
-    /// Asks that behind `from` nothing is brought in around what is stored into, to be written whole later. Only advice.
-    pub(crate) fn bring_in_alone(&self, from: usize) {
+    /// Asks for small pages in the page cache behind `from`: the kernel is not to bring in what surrounds a page that is
+    /// stored into for the first time, which it does in pieces that it later writes whole. Only advice.
+    pub(crate) fn prefer_small_pages(&self, from: usize) {
         #[cfg(target_os = "linux")]
         if let Region::File(mapping) = &self.region {
             let start = from / Heap::PAGE * Heap::PAGE;
@@ -149,9 +150,9 @@ impl Map {
         }
     }
 
-    /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there; for a thread that
-    /// may wait. Changes no byte; the pages count as dirty. Advice: where a kernel does not know it (Linux before 5.14), or
-    /// the file has been cut meanwhile, the first store makes its page ready.
+    /// Has the pages in `range` ready to be stored into, so that the appender meets no page fault there. Changes no
+    /// byte, and waits for the kernel: for a background thread. The pages count as dirty. Advice: where a kernel does
+    /// not know it (Linux before 5.14), or the file has been cut meanwhile, the first store makes its page ready.
     pub(crate) fn populate(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if let Region::File(mapping) = &self.region
@@ -182,8 +183,8 @@ impl fmt::Debug for Map {
     }
 }
 
-/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time, since counting each is a
-/// third of what it takes to hand out a record.
+/// A share in a [`Map`], which keeps it alive: an `Arc` whose references are taken many at a time, since counting atomically
+/// is a third of what it takes to hand out a record.
 pub(crate) struct Share(Counted);
 
 /// Hands out shares.
