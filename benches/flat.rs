@@ -14,7 +14,8 @@ use placemark::{Durability, LogOptions, StartAt};
 
 use common::{Contest, Subject, subject, timed};
 
-const APPENDS: u64 = 200_000;
+/// So many fill a segment and more: the next one is begun in every round, of the small log too.
+const APPENDS: u64 = 260_000;
 const READS: u64 = 20_000;
 
 /// Records of about 1 KiB: so many make a MiB.
@@ -22,6 +23,9 @@ const PER_MIB: u64 = 1024;
 
 /// Reads fall into so many MiB of a log, so that both have all of it in memory.
 const WINDOW: u64 = 40;
+
+/// Small enough that what is read stands in full segments in both: the one that is appended to is mapped otherwise.
+const SEGMENT: u64 = 32 << 20;
 
 /// What stands before and behind the windows of the small log.
 const AROUND: u64 = 10;
@@ -36,8 +40,7 @@ struct Log {
 
 impl Log {
     fn new() -> Self {
-        // Small enough that what is read stands in full segments in both: the one that is appended to is mapped otherwise.
-        let options = LogOptions::new().segment_bytes(32 << 20);
+        let options = LogOptions::new().segment_bytes(SEGMENT);
         Self { subject: subject(Durability::Os, options), mib: 0, in_batches: 0, singly: 0 }
     }
 
